@@ -1,0 +1,48 @@
+"""Which features a study uses: the `features` section of a study file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from theracast_data.section import Section
+from theracast_data.sources import Modality
+
+
+class RatioSpec(Section):
+    """One column divided by another, e.g. neutrophils by lymphocytes. Missing where either is, or the divisor is 0."""
+
+    kind: Literal["ratio"]
+    name: str
+    numerator: str = Field(description="Name of a column inside Theracast.")
+    denominator: str = Field(description="Name of a column inside Theracast.")
+    label: str | None = None
+    modality: Modality = "lab"
+    unit: str | None = None
+    transform: Literal["none", "log1p"] = "none"
+    source: str | None = Field(None, description="Publication.")
+
+
+class ScoreSpec(Section):
+    """A published score, e.g. loris, as a feature."""
+
+    kind: Literal["score"]
+    score: str = Field(description="Name of a built-in published score.")
+    inputs: dict[str, str] = Field({}, description="Input of the score to the name of a column, where they differ.")
+
+
+Derived = Annotated[RatioSpec | ScoreSpec, Field(discriminator="kind")]
+
+
+class FeatureSection(Section):
+    """Which columns become features, and which are computed from them."""
+
+    include: tuple[str, ...] | None = Field(None, description="Names of columns; by default all with role `feature`.")
+    exclude: tuple[str, ...] = Field((), description="Names of columns to leave out.")
+    derived: tuple[Derived, ...] = Field((), description="Ratios and published scores.")
+    missing_indicators: Literal["auto", "none"] | tuple[str, ...] = Field(
+        "auto",
+        description="Columns for which `was not measured` is a feature of its own; `auto`: those missing in 2 to 98 % of "
+        "the development decisions.",
+    )

@@ -1,0 +1,116 @@
+"""What one feature means, and the table that holds one row per decision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from theracast_data.sources import MODALITY_PREFIX, Kind, Modality
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """The meaning of one column of a feature table.
+
+    Attributes:
+        name: `PREFIX.NAME[.AGGREGATE]`, made by `feature_name` alone.
+        modality: groups models and explanations.
+        kind: numeric and boolean are float64 in the table, categorical is str.
+        unit: UCUM unit, None for categories and pure numbers.
+        label: what the tumour board reads.
+        columns: names of the cohort's columns (or events) from which it is made.
+        role: `value` measured, `derived` computed from others, `indicator` 1 where `columns` were not measured.
+        code: code of the quantity, SYSTEM:CODE.
+        transform: scale on which linear models see it.
+        levels: allowed categories where the study fixes them.
+        source: publication of a derived score.
+    """
+
+    name: str
+    modality: Modality
+    kind: Kind
+    label: str
+    columns: tuple[str, ...]
+    unit: str | None = None
+    role: Literal["value", "derived", "indicator"] = "value"
+    code: str | None = None
+    transform: Literal["none", "log1p"] = "none"
+    levels: tuple[str, ...] | None = None
+    source: str | None = None
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> FeatureSpec:
+        """Return the spec that `to_json` wrote."""
+        levels = record.get("levels")
+        return cls(
+            **(record | {"columns": tuple(record["columns"]), "levels": None if levels is None else tuple(levels)})
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return asdict(self)
+
+
+def feature_name(modality: Modality, name: str, aggregate: str | None = None) -> str:
+    """Return the one name of a feature, e.g. `lab.albumin`, `lab.creatinine.last`, `gen.tmb.missing`."""
+    return ".".join(part for part in (MODALITY_PREFIX[modality], name, aggregate) if part)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """n decisions x p features with the meaning of each column.
+
+    Attributes:
+        frame: (n, p) columns named and ordered as `catalogue`; missing is NaN.
+        catalogue: p specs.
+        decisions: (n, ...) the cohort's `decisions` of the same rows.
+    """
+
+    frame: pd.DataFrame
+    catalogue: tuple[FeatureSpec, ...]
+    decisions: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if list(self.frame.columns) != [spec.name for spec in self.catalogue]:
+            raise ValueError("the columns of a feature table and its catalogue must be the same, in the same order")
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def take(self, rows: Any) -> FeatureTable:
+        """Return the decisions at these positions."""
+        positions = np.asarray(rows, dtype=np.intp)
+        return replace(
+            self,
+            frame=self.frame.iloc[positions].reset_index(drop=True),
+            decisions=self.decisions.iloc[positions].reset_index(drop=True),
+        )
+
+    def select(self, names: Sequence[str]) -> FeatureTable:
+        """Return only these features, in the table's order."""
+        wanted = set(names)
+        catalogue = tuple(spec for spec in self.catalogue if spec.name in wanted)
+        return replace(self, frame=self.frame[[spec.name for spec in catalogue]], catalogue=catalogue)
+
+    def of_modality(self, modality: Modality) -> FeatureTable:
+        """Return only the features of one modality."""
+        return self.select([spec.name for spec in self.catalogue if spec.modality == modality])
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """Modalities in the order of the catalogue."""
+        return list(dict.fromkeys(spec.modality for spec in self.catalogue))
+
+    def write(self, path: Path) -> None:
+        """Write the table as Parquet (keys first) and the catalogue beside it as `STEM.catalogue.json`."""
+        keyed = pd.concat([self.decisions[["subject_id", "index_time", "site"]], self.frame], axis=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keyed.to_parquet(path, index=False)
+        catalogue = json.dumps([spec.to_json() for spec in self.catalogue], indent=1, ensure_ascii=False)
+        path.with_suffix(".catalogue.json").write_text(catalogue + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Estimators, calibration, uncertainty, explanation, and the one artefact that answers."""

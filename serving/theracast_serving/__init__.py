@@ -1,0 +1,1 @@
+"""Load one artefact, check one request, answer with an explained score."""

@@ -1,0 +1,1 @@
+"""Split, tune, fit, evaluate, report and register: from a study to a validated model in the registry."""
