@@ -20,8 +20,14 @@ class RatioSpec(Section):
     label: str | None = None
     modality: Modality = "lab"
     unit: str | None = None
+    cap: float | tuple[float, float] | None = Field(None, description="Upper cap, or [lower, upper].")
     transform: Literal["none", "log1p"] = "none"
     source: str | None = Field(None, description="Publication.")
+
+    @property
+    def cap_range(self) -> tuple[float | None, float | None]:
+        """Lower and upper cap; None where there is none."""
+        return self.cap if isinstance(self.cap, tuple) else (None, self.cap)
 
 
 class ScoreSpec(Section):
@@ -43,6 +49,6 @@ class FeatureSection(Section):
     derived: tuple[Derived, ...] = Field((), description="Ratios and published scores.")
     missing_indicators: Literal["auto", "none"] | tuple[str, ...] = Field(
         "auto",
-        description="Columns for which `was not measured` is a feature of its own; `auto`: those missing in 2 to 98 % of "
-        "the development decisions.",
+        description="Columns for which `was not measured` is a feature of its own; `auto`: those missing in 2 to 98 % "
+        "of the development decisions.",
     )

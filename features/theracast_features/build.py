@@ -1,0 +1,68 @@
+"""From a cohort to one feature table: every builder's columns side by side, one row per decision."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pandas as pd
+
+from theracast_data.cohort import Cohort
+from theracast_data.errors import CohortError, StudyError
+from theracast_features.derived import derived_features
+from theracast_features.section import FeatureSection
+from theracast_features.specs import FeatureTable
+from theracast_features.static import missing_indicators, static_features, static_names
+
+AUTO_MISSING = (0.02, 0.98)
+
+
+def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
+    """Return one row per decision: values, then derived features, then missing indicators.
+
+    Nothing is estimated here and no decision looks at another: a row is the same alone and among others.
+
+    Raises:
+        StudyError: an unknown name, two features of one name, or `missing_indicators: auto` that was not resolved.
+    """
+    if section.missing_indicators == "auto":
+        raise StudyError(
+            "features.missing_indicators is still `auto`: which columns it means is learnt from the development "
+            "decisions. Call resolve_section(section, development) first."
+        )
+    indicators = () if section.missing_indicators == "none" else section.missing_indicators
+    made = static_features(cohort, static_names(cohort, section))
+    made += derived_features(cohort, section)
+    made += missing_indicators(cohort, indicators)
+    catalogue = tuple(spec for spec, _ in made)
+    _check_distinct([spec.name for spec in catalogue])
+    frame = pd.DataFrame({spec.name: column for spec, column in made}, index=cohort.decisions.index)
+    return FeatureTable(frame=frame, catalogue=catalogue, decisions=cohort.decisions)
+
+
+def resolve_section(section: FeatureSection, development: Cohort) -> FeatureSection:
+    """Return the section with `missing_indicators: auto` replaced by names: missing in 2 to 98 % of these decisions.
+
+    Raises:
+        CohortError: there is no decision to learn it from.
+    """
+    if section.missing_indicators != "auto":
+        return section
+    if len(development) == 0:
+        raise CohortError(
+            "there is no development decision from which `missing_indicators: auto` could be learnt. "
+            "Check validation.development in the study, or name the columns."
+        )
+    names = static_names(development, section)
+    share = development.values[names].isna().mean()
+    low, high = AUTO_MISSING
+    chosen = tuple(name for name in names if low <= share[name] <= high)
+    return section.model_copy(update={"missing_indicators": chosen})
+
+
+def _check_distinct(names: list[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise StudyError(
+            f"features: {', '.join(twice)} would be made twice. Give the derived feature another name, or list each "
+            "name once."
+        )

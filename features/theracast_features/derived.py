@@ -1,0 +1,110 @@
+"""Features computed from several columns: ratios and published scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from theracast_data.cohort import Cohort
+from theracast_data.errors import StudyError
+from theracast_data.sources import ColumnSpec
+from theracast_features.naming import label_from_name, nearest_name
+from theracast_features.scores import published_score, unit_factor
+from theracast_features.section import FeatureSection, RatioSpec, ScoreSpec
+from theracast_features.specs import FeatureSpec, feature_name
+from theracast_features.static import Made
+
+
+@dataclass
+class _Known:
+    """Columns of the cohort, not capped, and the ratios made so far: what a later derived feature may use."""
+
+    values: dict[str, pd.Series]
+    units: dict[str, str | None]
+    covariates: set[str] = field(default_factory=set)
+
+    def check(self, names: list[str], *, place: str) -> None:
+        """Return nothing if all are there and may be seen by a model."""
+        faults = [
+            f"{name!r} is a covariate, which no model may see"
+            if name in self.covariates
+            else f"there is no column {name!r}{nearest_name(name, self.values)}"
+            for name in names
+            if name not in self.values
+        ]
+        if faults:
+            raise StudyError(
+                f"features.derived, {place}: " + "; ".join(faults) + ". Use names of columns inside Theracast, or of "
+                "ratios that stand before it in the list."
+            )
+
+
+def derived_features(cohort: Cohort, section: FeatureSection) -> Made:
+    """Return the ratios and scores of the study, in its order; a score may use a ratio that stands before it.
+
+    Raises:
+        StudyError: a name that is not there, a column that is not a number, or a unit that does not fit.
+    """
+    allowed = {name: spec for name, spec in cohort.columns.items() if spec.role == "feature"}
+    known = _Known(
+        values={name: cohort.values[name] for name in allowed},
+        units={name: spec.unit if isinstance(spec, ColumnSpec) else None for name, spec in allowed.items()},
+        covariates=set(cohort.columns) - set(allowed),
+    )
+    made: Made = []
+    for spec in section.derived:
+        if isinstance(spec, RatioSpec):
+            meaning, values = _ratio(spec, known)
+            known.values[spec.name], known.units[spec.name] = values, spec.unit
+        else:
+            meaning, values = _score(spec, known)
+        made.append((meaning, values))
+    return made
+
+
+def _ratio(spec: RatioSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
+    """Return numerator / denominator, clipped to the cap; where no unit is given, both are brought to the same one."""
+    known.check([spec.numerator, spec.denominator], place=spec.name)
+    above, below = known.values[spec.numerator], known.values[spec.denominator]
+    for name, column in ((spec.numerator, above), (spec.denominator, below)):
+        if not pd.api.types.is_numeric_dtype(column):
+            raise StudyError(f"features.derived, {spec.name}: {name!r} is not a number; a ratio needs numeric columns.")
+    unit_above, unit_below = known.units[spec.numerator], known.units[spec.denominator]
+    factor = 1.0
+    if spec.unit is None and unit_above is not None and unit_below is not None:
+        factor = unit_factor(unit_above, unit_below, quantity=spec.name)
+    divisor = below.astype(np.float64).where(below != 0)
+    lower, upper = spec.cap_range
+    meaning = FeatureSpec(
+        name=feature_name(spec.modality, spec.name),
+        modality=spec.modality,
+        kind="numeric",
+        unit=spec.unit,
+        label=spec.label or label_from_name(spec.name),
+        columns=(spec.numerator, spec.denominator),
+        role="derived",
+        transform=spec.transform,
+        source=spec.source,
+    )
+    return meaning, (factor * above.astype(np.float64) / divisor).clip(lower=lower, upper=upper)
+
+
+def _score(spec: ScoreSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
+    """Return the log-odds of a published score; missing where one of its inputs is."""
+    score = published_score(spec.score)
+    columns = [spec.inputs.get(name, name) for name in score.inputs]
+    known.check(columns, place=f"score {spec.score}")
+    frame = pd.DataFrame({name: known.values[name] for name in columns})
+    log_odds = score.log_odds(frame, inputs=spec.inputs, units=known.units)
+    meaning = FeatureSpec(
+        name=feature_name("clinical", score.name),
+        modality="clinical",
+        kind="numeric",
+        label=f"{score.label} (log-odds)",
+        columns=tuple(columns),
+        role="derived",
+        source=score.source,
+    )
+    return meaning, pd.Series(log_odds, index=frame.index)
