@@ -159,7 +159,7 @@ def _precision_recall(y: Floats, p: Floats, weight: Floats, drawn: Floats) -> di
 
 def _smooth_line(y: Floats, p: Floats, weight: Floats, drawn: Floats) -> dict[str, list[float]]:
     loess = Loess.over(p, weight=weight)
-    line = {"p": loess._plain(grid), "observed": _plain(loess.fit_each(y, weight[None, :])[0])}
+    line = {"p": _plain(loess.grid), "observed": _plain(loess.fit_each(y, weight[None, :])[0])}
     return line | _band(loess.fit_each(y, drawn))
 
 
@@ -196,4 +196,4 @@ def _corners(x: Floats, y: Floats) -> NDArray[np.intp]:
     corners = np.r_[0, np.flatnonzero(~np.isclose(before, after, rtol=0, atol=1e-12)) + 1, len(x) - 1]
     if len(corners) > ROC_POINTS:
         corners = corners[np.unique(np.linspace(0, len(corners) - 1, ROC_POINTS).round().astype(np.intp))]
-    return corners.astype(np.intp)
+    return np.asarray(corners, dtype=np.intp)

@@ -47,9 +47,9 @@ def evaluate_binary(
     """Return the performance of probabilities `p` (n,) against outcomes `y` (n,) with 95 % intervals, as plain JSON.
 
     Every metric stands beside its `_low` and `_high` (percentile bootstrap; sensitivity, specificity and predictive
-    values: Wilson, which holds at 0 and 100 % too; with weights on Kish's effective number). What cannot be estimated is
-    None and `notes` says why. The interval of `ici`, which resampling can only push up, is widened down to the estimate where
-    needed.
+    values: Wilson, which holds at 0 and 100 % too; with weights: on Kish's effective number). What cannot be
+    estimated is None and `notes` says why. The interval of `ici`, which resampling can only push up, is widened down
+    to the estimate where needed.
 
     Args:
         y: 0/1; NaN (outcome not known) leaves the decision out, which `notes` tells.
