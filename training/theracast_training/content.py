@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureSpec
 
+Floats = NDArray[np.float64]
+
 NESTED = "cv"
 """Key of the nested cross-validation beside the sites, in `curves` and `comparisons`."""
+SHOWN = 300
 LEAST_AT_LEVEL = 10
 """Categories with fewer decisions are not listed one by one."""
 
@@ -35,19 +39,20 @@ class ReportContent:
         external: sites that took no part, in the order of the study.
         cohort: one record a site: `site`, `decisions`, `known` (decisions with a known outcome), `events`.
         attrition: `AuditReport.to_json()["attrition"]`: `site`, `reason`, `dropped`, `left`.
-        findings: `AuditReport.to_json()["findings"]`: `check`, `severity`, `site`, `column`, `message`, `why`, `remedy`,
-            `accepted` (the reason, or None); the accepted ones are among them.
-        searches: family to `loss`, `standard_error` (log loss over inner folds), `params`, `trials` (records with `number`,
-            `loss`, `state`; may be empty).
+        findings: `AuditReport.to_json()["findings"]`: `check`, `severity`, `site`, `column`, `message`, `why`,
+            `remedy`, `accepted` (the reason, or None); the accepted ones are among them.
+        searches: family to `loss`, `standard_error` (log loss over inner folds), `params`, `trials` (records with
+            `number`, `loss`, `state`; may be empty).
         evaluations: the model's own: `{"cv": {...}, "external": {site: {...}}, "baselines": {name: {site: {...}}},
-            "single_modality": {modality: {site: {...}}}}`, each innermost one an answer of `evaluate_binary`. `cv` may
-            be empty; a missing part counts as empty. Sites of baselines and modalities may include `cv`.
+            "single_modality": {modality: {site: {...}}}}`, each innermost one an answer of `evaluate_binary`. `cv`
+            may be empty; a missing part counts as empty. Sites of baselines and modalities may include `cv`.
         curves: site (or `cv`) to the answer of `curves`.
-        comparisons: one record a comparison: `against` (name of a baseline or modality), `kind` (`baseline` or `modality`),
-            `site` (or `cv`), `calibrated` (False for a score that only ranks), and the answer of `compare_paired(y,
-            p_model, p_other)` merged in.
+        comparisons: one record a comparison: `against` (name of a baseline or modality), `kind` (`baseline` or
+            `modality`), `site` (or `cv`), `calibrated` (False for a score that only ranks), and the answer of
+            `compare_paired(y, p_model, p_other)` merged in.
         explanation: the answer of `explanation_summary`.
-        catalogue: one record a feature: `FeatureSpec.to_json()` and `missing`, a mapping from site to the fraction (0 to 1) missing.
+        catalogue: one record a feature: `FeatureSpec.to_json()` and `missing`, a mapping from site to the fraction
+            (0 to 1) missing there.
         scheme: `outer`, `inner`, `repeats`, `by`, `trials` (a family), `bootstrap`, `replicates`.
         versions: software to version.
         fingerprint: hash of the sources and the resolved study.
@@ -100,15 +105,15 @@ def explanation_summary(
     values: pd.DataFrame,
     catalogue: Sequence[FeatureSpec],
     *,
-    limit: int = 300,
+    limit: int = SHOWN,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return how the model uses its features over n decisions, as plain JSON without identifiers or raw values.
 
-    Per feature (in falling importance): `name`, `label`, `unit`, `modality`, `mean_abs` (mean |SHAP value|, log-odds),
-    `direction` (rank correlation of value and SHAP value, None for a category), `levels` (categories with at least 10
-    decisions: `level`, `n`, `mean_phi`), and, for a sample of at most `limit` decisions sorted by nothing that could be traced, `phi` and `scaled` (the
-    value's rank, 0 to 1; None where missing or a category).
+    `n`, and `features` in falling importance, each with `name`, `label`, `unit`, `modality`, `mean_abs` (mean |SHAP
+    value|, log-odds), `direction` (rank correlation of value and SHAP value, None for a category), `levels` (categories
+    with at least 10 decisions: `level`, `n`, `mean_phi`), and, for the same random decisions in random order, `phi` and
+    `scaled` (the value's rank, 0 to 1; None where missing or a category).
 
     Args:
         contributions: (n, p) SHAP values by feature name (`Prediction.contributions`).
@@ -120,7 +125,7 @@ def explanation_summary(
     n = len(contributions)
     shown = np.random.default_rng(seed).permutation(n)[:limit]
     specs = {spec.name: spec for spec in catalogue}
-    features = []
+    features: list[dict[str, Any]] = []
     for name in contributions.columns:
         phi = contributions[name].to_numpy(dtype=np.float64)
         spec = specs[str(name)]
@@ -140,19 +145,19 @@ def explanation_summary(
                 "scaled": [None if np.isnan(one) else round(float(one), 3) for one in scaled[shown]],
             }
         )
-    return {"n": n, "features": sorted(features, key=lambda one: -float(one["mean_abs"]))}  # type: ignore[arg-type]
+    return {"n": n, "features": sorted(features, key=lambda one: -float(one["mean_abs"]))}
 
 
-def _unit_ranks(column: pd.Series) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _unit_ranks(column: pd.Series) -> Floats:
     """Return mid-ranks between 0 and 1, NaN where missing."""
     numbers = pd.to_numeric(column, errors="coerce")
     ranks = numbers.rank(method="average")
     low, high = ranks.min(), ranks.max()
-    spread = high - low
-    return ((ranks - low) / spread if spread > 0 else ranks * 0 + 0.5).to_numpy(dtype=np.float64)
+    scaled = (ranks - low) / (high - low) if high > low else ranks * 0 + 0.5
+    return np.asarray(scaled, dtype=np.float64)
 
 
-def _direction(scaled: np.ndarray[Any, Any], phi: np.ndarray[Any, Any]) -> float | None:
+def _direction(scaled: Floats, phi: Floats) -> float | None:
     present = ~np.isnan(scaled)
     if present.sum() < 3 or np.ptp(scaled[present]) == 0 or np.ptp(phi[present]) == 0:
         return None
@@ -160,7 +165,11 @@ def _direction(scaled: np.ndarray[Any, Any], phi: np.ndarray[Any, Any]) -> float
     return float(np.corrcoef(scaled[present], ranks)[0, 1])
 
 
-def _levels(column: pd.Series, phi: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+def _levels(column: pd.Series, phi: Floats) -> list[dict[str, Any]]:
     grouped = pd.Series(phi).groupby(column.astype("str").where(column.notna()).to_numpy())
-    rows = [{"level": str(level), "n": len(part), "mean_phi": float(part.mean())} for level, part in grouped]
-    return sorted((row for row in rows if row["n"] >= LEAST_AT_LEVEL), key=lambda row: -float(row["mean_phi"]))
+    rows: list[dict[str, Any]] = [
+        {"level": str(level), "n": len(part), "mean_phi": float(part.mean())}
+        for level, part in grouped
+        if len(part) >= LEAST_AT_LEVEL
+    ]
+    return sorted(rows, key=lambda row: -float(row["mean_phi"]))
