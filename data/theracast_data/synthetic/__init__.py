@@ -1,0 +1,6 @@
+"""A multimodal oncology cohort with known truth, as the files a hospital would have. No patient in it ever lived."""
+
+from theracast_data.synthetic.generate import generate
+from theracast_data.synthetic.truth import Driver, Truth
+
+__all__ = ["Driver", "Truth", "generate"]
