@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,14 @@ from theracast_features.specs import FeatureTable
 
 Floats = NDArray[np.float64]
 
-__all__ = ["Floats", "LogOddsModel", "expit", "logit"]
+__all__ = ["Floats", "Gaps", "LogOddsModel", "ReplicableModel", "expit", "logit"]
+
+
+class Gaps(NamedTuple):
+    """Names of the features of one decision that were filled in, and of those whose level training never saw."""
+
+    filled: tuple[str, ...]
+    unseen: tuple[str, ...]
 
 
 class LogOddsModel(Protocol):
@@ -47,4 +55,32 @@ class LogOddsModel(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Return the model that `save` wrote."""
+        ...
+
+
+class ReplicableModel(LogOddsModel, Protocol):
+    """A family that can be refitted on resampled decisions, which gives the interval of each probability.
+
+    A replicate keeps what the fitted model learned about the inputs (scales, codes, fill-in values, fusion weights)
+    and learns coefficients or trees anew; so it is cheap, small, and sees the inputs exactly as the model does.
+    """
+
+    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+        """Return a replicate learned from other decisions; `seed` tells replicates apart."""
+        ...
+
+    def gaps(self, table: FeatureTable) -> list[Gaps]:
+        """Return per decision what `handled` puts into sentences."""
+        ...
+
+    def replicate_log_odds(self, replicates: Sequence[Self], table: FeatureTable) -> Floats:
+        """Return (n_replicates, n) log-odds, not calibrated."""
+        ...
+
+    def save_replicates(self, replicates: Sequence[Self], folder: Path) -> None:
+        """Write the replicates as plain files into a new folder."""
+        ...
+
+    def load_replicates(self, folder: Path) -> list[Self]:
+        """Return the replicates that `save_replicates` wrote."""
         ...

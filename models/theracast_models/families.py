@@ -1,0 +1,86 @@
+"""The model families by name: how a recipe becomes a model, and how a saved one comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from theracast_data.errors import ArtifactError
+from theracast_data.sources import Modality
+from theracast_models.boosting import Boosting
+from theracast_models.elasticnet import ElasticNet
+from theracast_models.logodds import ReplicableModel
+from theracast_models.published import Published
+from theracast_models.restricted import Restricted
+from theracast_models.stack import Stack
+
+FAMILIES: Mapping[str, Any] = {family.family: family for family in (ElasticNet, Boosting, Stack, Published, Restricted)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that is chosen before a model is fitted, as plain JSON values.
+
+    Attributes:
+        family: elasticnet, lightgbm, stack or published.
+        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. stack: members (a list
+            of recipes or of their JSON), folds. published: score, inputs.
+        modality: the model sees only features of it; None for all.
+    """
+
+    family: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    modality: Modality | None = None
+
+    def __post_init__(self) -> None:
+        known = [name for name in FAMILIES if name != "restricted"]
+        if self.family not in known:
+            raise ValueError(f"there is no model family {self.family!r}. Known: {', '.join(known)}.")
+        if self.modality is not None and self.modality not in get_args(Modality):
+            raise ValueError(f"there is no modality {self.modality!r}. Known: {', '.join(get_args(Modality))}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as plain JSON values."""
+        params = dict(self.params)
+        if "members" in params:
+            params["members"] = [as_recipe(member).to_json() for member in params["members"]]
+        return {"family": self.family, "params": params, "modality": self.modality}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Recipe:
+        """Return the recipe that `to_json` wrote."""
+        return cls(record["family"], dict(record.get("params", {})), record.get("modality"))
+
+
+def as_recipe(recipe: Recipe | Mapping[str, Any]) -> Recipe:
+    """Return a recipe, given itself or its JSON."""
+    return recipe if isinstance(recipe, Recipe) else Recipe.from_json(recipe)
+
+
+def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
+    """Return the unfitted model of a recipe."""
+    params = dict(recipe.params)
+    if recipe.family == "stack":
+        members = [build_model(as_recipe(member), seed) for member in params.pop("members")]
+        model: ReplicableModel = Stack(members, seed=seed, **params)
+    elif recipe.family == "lightgbm":
+        model = Boosting(**({"seed": seed} | params))
+    elif recipe.family == "elasticnet":
+        model = ElasticNet(**params)
+    else:
+        model = Published(**params)
+    return model if recipe.modality is None else Restricted(model, recipe.modality)
+
+
+def load_model(folder: Path) -> ReplicableModel:
+    """Return the model in a folder, whatever its family."""
+    family = json.loads((folder / "model.json").read_text(encoding="utf-8")).get("family")
+    if family not in FAMILIES:
+        raise ArtifactError(
+            f"{folder.name}: the model is of the family {family!r}, which this version of Theracast does not know. "
+            "Use the version that saved it."
+        )
+    return cast(ReplicableModel, FAMILIES[family].load(folder))

@@ -1,0 +1,56 @@
+"""Folds by patient, and predictions for decisions that the model has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theracast_features.specs import FeatureTable
+from theracast_models.logodds import Floats, LogOddsModel
+
+Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def patient_numbers(table: FeatureTable) -> NDArray[np.intp]:
+    """Return (n,) the same number for decisions of one patient: the same subject at the same site."""
+    keys = table.decisions["site"].astype(str) + "\x1f" + table.decisions["subject_id"].astype(str)
+    _, numbers = np.unique(keys.to_numpy(dtype=object).astype(str), return_inverse=True)
+    return numbers.astype(np.intp)
+
+
+def patient_folds(table: FeatureTable, y: Floats, *, folds: int, seed: int) -> list[Fold]:
+    """Return stratified folds as (train, test) positions, each patient in one test fold; the same for the same seed.
+
+    Fewer folds where an outcome has fewer patients than `folds`; none at all where one has less than two.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    patients = patient_numbers(table)
+    rarest = min(len(np.unique(patients[y == outcome])) for outcome in (0.0, 1.0))
+    count = min(folds, rarest)
+    if count < 2:
+        return []
+    single = len(np.unique(patients)) == len(patients)
+    splitter: Any = (StratifiedKFold if single else StratifiedGroupKFold)(count, shuffle=True, random_state=seed)
+    split = splitter.split(np.zeros((len(y), 1)), y.astype(int), None if single else patients)
+    return [(train, test) for train, test in split if 0 < y[train].sum() < len(train)]
+
+
+def out_of_fold_log_odds(
+    model: LogOddsModel, table: FeatureTable, y: Floats, folds: Sequence[Fold], *, weight: Floats | None = None
+) -> Floats:
+    """Return (n,) log-odds by copies of an unfitted model that have not seen the decision.
+
+    The mean over folds where a decision is tested more than once; NaN where it never is.
+    """
+    total, count = np.zeros(len(table)), np.zeros(len(table))
+    for train, test in folds:
+        fitted = deepcopy(model).fit(table.take(train), y[train], weight=None if weight is None else weight[train])
+        total[test] += fitted.log_odds(table.take(test))
+        count[test] += 1
+    mean: Floats = np.divide(total, count, out=np.full(len(table), np.nan), where=count > 0)
+    return mean
