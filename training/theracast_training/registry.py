@@ -286,8 +286,8 @@ def _claim(client: MlflowClient, name: str, wanted: Move) -> tuple[Move, str]:
         present = model.aliases.get(wanted.alias)
         if present != wanted.from_version:
             raise RegistryError(
-                f"{wanted.alias} of {name} moved from {_shown(wanted.from_version)} to {_shown(present)} while this move "
-                "was under way. Look at `theracast models list` and try again."
+                f"{wanted.alias} of {name} moved from {_shown(wanted.from_version)} to {_shown(present)} while this "
+                "move was under way. Look at `theracast models list` and try again."
             )
         drift = next((text for text in model.drift if text.startswith(f"{wanted.alias} ")), None)
         number = 1 + max((move.number for move in model.moves), default=0)

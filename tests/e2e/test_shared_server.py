@@ -1,0 +1,250 @@
+"""The shared server of mlflow/compose.yaml, started for real: its command, settings, users, and our registry on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pg8000.dbapi
+import pytest
+import yaml
+
+from theracast_data.errors import RegistryError
+from theracast_training import registry
+
+pytestmark = pytest.mark.slow
+
+NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Server:
+    uri: str
+    password: str
+    artifacts: Path
+
+
+def postgres_folder() -> Path:
+    """The newest folder with PostgreSQL's server programs, or a skip."""
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: -float(one.parent.name))
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def as_postgres() -> list[str]:
+    """The words before a command that PostgreSQL accepts: it refuses to run as root."""
+    if os.geteuid() != 0:
+        return []
+    try:
+        pwd.getpwnam("postgres")
+    except KeyError:
+        pytest.skip("PostgreSQL does not run as root and there is no user `postgres` here")
+    if not shutil.which("setpriv"):
+        pytest.skip("PostgreSQL does not run as root and there is no `setpriv` here")
+    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
+
+
+@contextlib.contextmanager
+def running(command: list[str], *, log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in a process group of its own; the whole group is gone afterwards, whatever happens."""
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options
+        )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def database(password: str) -> Iterator[int]:
+    """Run a PostgreSQL with the role and database that compose.yaml asks for; yields its port."""
+    programs, prefix, port = postgres_folder(), as_postgres(), free_port()
+    # Not tmp_path: the user `postgres` cannot enter it, and the socket's path must stay short.
+    folder = Path(tempfile.mkdtemp(prefix="theracast-pg-", dir="/tmp"))
+    try:
+        secret = folder / "password"
+        secret.write_text(password)
+        if prefix:
+            for one in (folder, secret):
+                shutil.chown(one, "postgres")
+        options = ["-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync"]
+        subprocess.run(
+            [*prefix, programs / "initdb", "-D", folder / "db", "-U", "mlflow", "--pwfile", secret, *options],
+            check=True,
+            capture_output=True,
+            cwd="/",
+        )
+        command = [*prefix, str(programs / "postgres"), "-D", str(folder / "db"), "-p", str(port), "-k", str(folder)]
+        with running([*command, "-h", "127.0.0.1", "-F"], log=folder / "log", cwd="/"):
+            create_database(port, password, log=folder / "log")
+            yield port
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def create_database(port: int, password: str, *, log: Path) -> None:
+    for _ in range(100):
+        try:
+            connection = pg8000.dbapi.connect("mlflow", "127.0.0.1", "postgres", port, password)
+        except (pg8000.Error, OSError):
+            time.sleep(0.2)
+            continue
+        connection.autocommit = True
+        connection.cursor().execute("create database mlflow")
+        connection.close()
+        return
+    pytest.fail(f"PostgreSQL did not start:\n{log.read_text()[-3000:]}")
+
+
+def filled(text: str, values: Mapping[str, str]) -> str:
+    """Compose's own substitution: `${NAME:?message}` must be there, `${NAME:-default}` may be."""
+
+    def value(found: re.Match[str]) -> str:
+        name, kind, rest = found.groups()
+        return values[name] if kind == ":?" else values.get(name, rest)
+
+    return re.sub(r"\$\{(\w+)(:\?|:-)([^}]*)\}", value, text)
+
+
+@pytest.fixture(scope="module")
+def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of mlflow/compose.yaml: same command, same settings; only places and the artefact store differ."""
+    folder = tmp_path_factory.mktemp("server")
+    names = ["POSTGRES_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_SECRET_KEY", "S3_SECRET_KEY"]
+    values = {name: secrets.token_hex(16) for name in names}
+    compose = yaml.safe_load((repository / "mlflow" / "compose.yaml").read_text())
+    service = compose["services"]["mlflow"]
+    with database(values["POSTGRES_PASSWORD"]) as port:
+        place = f"@127.0.0.1:{port}/"
+        settings = dict(
+            line.split("=", 1)
+            for file in service["env_file"]
+            for line in (repository / "mlflow" / file).read_text().splitlines()
+            if line and not line.startswith("#")
+        )
+        settings |= {
+            name: filled(text, values).replace("@database:5432/", place)
+            for name, text in service["environment"].items()
+        }
+        users = folder / "auth.ini"
+        users.write_text(filled(compose["configs"]["auth"]["content"], values).replace("@database:5432/", place))
+        settings |= {
+            "MLFLOW_AUTH_CONFIG_PATH": str(users),
+            "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts"),
+            "MLFLOW_HOST": "127.0.0.1",
+            "MLFLOW_PORT": str(free_port()),
+        }
+        own = {name: text for name, text in os.environ.items() if not name.startswith(("MLFLOW_", "AWS_"))}
+        own["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH', '')}"
+        uri, log = f"http://127.0.0.1:{settings['MLFLOW_PORT']}", folder / "log"
+        with running(service["command"], log=log, env={**own, **settings}, cwd=folder) as process:
+            wait_until_healthy(uri, process, log)
+            yield Server(uri, values["MLFLOW_ADMIN_PASSWORD"], folder / "artifacts")
+
+
+def wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(300):
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the server of compose.yaml did not start:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture
+def signed_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", server.password)
+    return server
+
+
+def test_run_model_alias_and_history_on_the_shared_server(signed_in: Server, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=signed_in.uri)
+    run = client.create_run(client.create_experiment("icb"))
+    client.log_metric(run.info.run_id, "auc", 0.75)
+    (tmp_path / "card.md").write_text("# card")
+    client.log_artifact(run.info.run_id, str(tmp_path / "card.md"), "model")
+    client.set_terminated(run.info.run_id)
+    client.create_registered_model("icb")
+    for _ in range(2):
+        client.create_model_version("icb", f"{run.info.artifact_uri}/model", run.info.run_id)
+
+    registry.set_alias("icb", 1, "champion", override="first", actor="ada", now=NOW)
+    registry.set_alias("icb", 2, "champion", override="better", actor="ada", now=NOW)
+    undone = registry.rollback("icb", actor="bob", now=NOW)
+
+    moves = registry.history("icb")
+    assert [(move.number, move.who, move.from_version, move.to_version) for move in moves] == [
+        (1, "ada", None, 1),
+        (2, "ada", 1, 2),
+        (3, "bob", 2, 1),
+    ]
+    assert undone.undoes == 2
+    assert registry.show("icb@champion").version == 1
+    assert client.get_metric_history(run.info.run_id, "auc")[0].value == 0.75
+    assert [path.read_text() for path in signed_in.artifacts.rglob("card.md")] == ["# card"]
+
+
+def test_a_wrong_password_is_refused(signed_in: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+    with pytest.raises(RegistryError, match="MLFLOW_TRACKING_PASSWORD"):
+        registry.list_models()
+
+
+def test_nobody_reads_without_a_password(server: Server) -> None:
+    with pytest.raises(urllib.error.HTTPError) as found:
+        urllib.request.urlopen(f"{server.uri}/api/2.0/mlflow/registered-models/search", timeout=5)
+    assert found.value.code == 401
+    found.value.close()
+
+
+def test_compose_has_no_default_password_and_one_quiet_worker(repository: Path) -> None:
+    text = (repository / "mlflow" / "compose.yaml").read_text()
+    for line in text.splitlines():
+        if "PASSWORD" in line or "SECRET" in line:
+            assert ":-" not in line
+    settings = (repository / "mlflow" / "server.env").read_text().splitlines()
+    assert {"MLFLOW_WORKERS=1", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false", "MLFLOW_DISABLE_TELEMETRY=true"} <= set(
+        settings
+    )
