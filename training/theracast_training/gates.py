@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from theracast_data.errors import StudyError
 from theracast_data.section import Section, describe_faults
-
-from .study import GateSection
+from theracast_training.evaluation import compare_paired
+from theracast_training.study import GateSection
 
 DEFAULT_FILE = Path("mlflow/gates.yaml")
 
@@ -49,6 +49,13 @@ class GatePolicy(Section):
     bootstrap: int = Field(2000, ge=100, description="Resamples of the paired comparison.")
     seed: int = Field(7, ge=0, description="Seed of the resampling.")
 
+    @field_validator("calibration_slope", "calibration_intercept")
+    @classmethod
+    def _check_range(cls, allowed: Range) -> Range:
+        if not allowed[0] < allowed[1]:
+            raise ValueError("write a range from low to high, such as [0.7, 1.4]")
+        return allowed
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -63,6 +70,8 @@ class Evidence:
         patients: in words, on whom `y` and `p` stand, e.g. "1201 patients of Chowell_test, MSK1".
         y, p: outcome 0/1 and probability, (n,), row by row the same patients in challenger and champion; neither model
             may have been trained on them.
+        weight: (n,) of a time-to-event outcome with early censoring; None counts every row once.
+        group: (n,) patients, where a patient has several rows.
     """
 
     model: str
@@ -73,6 +82,8 @@ class Evidence:
     patients: str | None = None
     y: Floats | None = None
     p: Floats | None = None
+    weight: Floats | None = None
+    group: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,7 +158,10 @@ def read_policy(path: Path | None = None) -> GatePolicy:
 
 def merge_policy(policy: GatePolicy, gates: GateSection) -> GatePolicy:
     """Return the policy with what the study's own `gates` section says in place of its defaults."""
-    return policy.model_copy(update=gates.model_dump(exclude_none=True))
+    try:
+        return GatePolicy.model_validate(policy.model_dump() | gates.model_dump(exclude_none=True))
+    except ValidationError as error:
+        raise StudyError(f"the study's gates cannot be used:\n{describe_faults(error, GatePolicy)}") from error
 
 
 def evaluate_gates(policy: GatePolicy, *, evidence: Evidence, champion: Evidence | None) -> GateReport:
@@ -277,8 +291,9 @@ def _beats_gate(policy: GatePolicy, evidence: Evidence, champion: Evidence | Non
 
     "Better" in the plain sense would promote by luck (on a few patients half of all equal models are ahead) and a
     significant gain would stop every renewal of an equally good model; non-inferiority asks for evidence in proportion.
+    The Brier score must not be clearly worse either: the same order of patients with wrong probabilities is no equal.
     """
-    required = f"AUC loss below {policy.margin:g}"
+    required = f"loses less than {policy.margin:g} AUC"
     if champion is None:
         yield GateRow("beats", required, "no champion yet", True, "")
         return
@@ -289,19 +304,28 @@ def _beats_gate(policy: GatePolicy, evidence: Evidence, champion: Evidence | Non
         return
     if evidence.p.shape != champion.p.shape or not np.array_equal(evidence.y, champion.y):
         raise ValueError("the evidence of challenger and champion is not on the same patients in the same order")
-    from .evaluation import compare_paired
-
-    found = compare_paired(evidence.y, evidence.p, champion.p, bootstrap=policy.bootstrap, seed=policy.seed)
+    found = compare_paired(
+        evidence.y,
+        evidence.p,
+        champion.p,
+        weight=evidence.weight,
+        group=evidence.group,
+        bootstrap=policy.bootstrap,
+        seed=policy.seed,
+    )
     difference, low, high = found["auc_difference"], found["low"], found["high"]
     if difference is None or low is None or high is None:
         yield GateRow("beats", required, "not estimable", False, "one outcome is missing among these patients.")
         return
-    passed = low > -policy.margin
+    sharper = found["brier_low"] is None or found["brier_low"] <= 0
+    passed = low > -policy.margin and sharper
     on = f"on {evidence.patients}" if evidence.patients else f"on the same {len(evidence.y)} patients"
     reason = f"against {champion.model} {on}"
     if not passed:
-        clearly = "is worse" if high < 0 else "may be worse by more than that"
-        reason = f"{clearly} than {champion.model} {on}."
+        worse = "is worse" if high < 0 else "may be worse by more than that"
+        if low > -policy.margin:
+            worse = f"has a worse Brier score (by {found['brier_difference']:+.4f})"
+        reason = f"{worse}, {reason}."
     yield GateRow("beats", required, f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", passed, reason)
 
 

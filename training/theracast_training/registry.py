@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from theracast_data.errors import RegistryError
 from theracast_data.home import tracking_uri
-
-from .gates import GateReport
+from theracast_training.gates import GateReport
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
