@@ -74,7 +74,7 @@ def _ratio(spec: RatioSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
     unit_above, unit_below = known.units[spec.numerator], known.units[spec.denominator]
     factor = 1.0
     if spec.unit is None and unit_above is not None and unit_below is not None:
-        factor = unit_factor(unit_above, unit_below, quantity=spec.name)
+        factor = _common_unit(spec, unit_above, unit_below)
     divisor = below.astype(np.float64).where(below != 0)
     lower, upper = spec.cap_range
     meaning = FeatureSpec(
@@ -89,6 +89,19 @@ def _ratio(spec: RatioSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
         source=spec.source,
     )
     return meaning, (factor * above.astype(np.float64) / divisor).clip(lower=lower, upper=upper)
+
+
+def _common_unit(spec: RatioSpec, above: str, below: str) -> float:
+    """Return the factor that brings the numerator to the unit of the denominator."""
+    from theracast_data.units import UnitError  # its unit library takes long to import and is seldom needed
+
+    try:
+        return unit_factor(above, below, quantity=spec.name)
+    except UnitError as error:
+        raise StudyError(
+            f"features.derived, {spec.name}: {spec.numerator} is in {above}, {spec.denominator} in {below}; they cancel "
+            f"only if one can be converted into the other. If the ratio is meant to have a unit, give it: unit: ..."
+        ) from error
 
 
 def _score(spec: ScoreSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:

@@ -185,9 +185,9 @@ def unit_factor(found: str | None, wanted: str | None, *, quantity: str) -> floa
     """
     if found is None or _bare_unit(found) == _bare_unit(wanted or "1"):
         return 1.0
-    from theracast_data import units  # its unit library takes long to import and is seldom needed
+    from theracast_data.units import factor  # its unit library takes long to import and is seldom needed
 
-    return units.factor(found, wanted or "1", quantity=quantity)
+    return factor(found, wanted or "1", quantity=quantity)
 
 
 def _bare_unit(unit: str) -> str:
