@@ -1,7 +1,334 @@
-"""Checks."""
+"""Checks of units and scales: one site against the agreement of the others."""
 
 from __future__ import annotations
 
-from theracast_data.audit.findings import Check
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-CHECKS: tuple[Check, ...] = ()
+import numpy as np
+
+from theracast_data.audit.chance import distance
+from theracast_data.audit.context import AuditContext, Floats, continuous_columns, site_rows
+from theracast_data.audit.findings import Check, Finding, Severity, figure
+from theracast_data.audit.limits import known_factors, plausible_range, quantity_of
+from theracast_data.cohort import Cohort
+from theracast_data.sources import ColumnSpec
+
+LEAST = 12
+"""Values at a site below which its distribution is not judged."""
+WHY_UNIT = (
+    "The model would read every patient of this site as far outside, or at a wrong place inside, the range it learnt; "
+    "validation there would judge the unit, not the model."
+)
+LOGARITHMS = {
+    "the natural logarithm": np.log,
+    "the logarithm to base 2": np.log2,
+    "the logarithm to base 10": np.log10,
+    "the natural logarithm of 1 + x": np.log1p,
+    "the logarithm of 1 + x to base 2": lambda x: np.log2(1 + x),
+    "the logarithm of 1 + x to base 10": lambda x: np.log10(1 + x),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One column at one site, and at the other sites that agree with each other.
+
+    `shift` is the difference of the median logarithms (plain values where the column is not positive), `spread` the
+    robust standard deviation inside sites on the same scale, `error` the standard error of the shift.
+    """
+
+    site: str
+    column: str
+    values: Floats
+    others: Floats
+    logarithmic: bool
+    shift: float
+    spread: float
+    error: float
+
+    @property
+    def shift_in_spreads(self) -> float:
+        """Shift as a multiple of what patients of one site differ by."""
+        return abs(self.shift) / self.spread
+
+
+def compare_sites(cohort: Cohort, context: AuditContext) -> Iterator[Comparison]:
+    """Yield each continuous column at each site with enough values, against the sites that agree with each other."""
+    rows = site_rows(cohort)
+    for name, values in continuous_columns(cohort):
+        finite = {site: values[at][np.isfinite(values[at])] for site, at in rows.items()}
+        finite = {site: inside for site, inside in finite.items() if len(inside) >= LEAST and np.ptp(inside) > 0}
+        if len(finite) < 2:
+            continue
+        logarithmic = all((inside > 0).mean() >= 0.7 and (inside < 0).mean() == 0 for inside in finite.values())
+        on_scale = {site: np.log(inside[inside > 0]) if logarithmic else inside for site, inside in finite.items()}
+        medians = {site: float(np.median(inside)) for site, inside in on_scale.items()}
+        spread = max(float(np.median([_robust_spread(inside) for inside in on_scale.values()])), 1e-9)
+        centre = _agreed_centre(cohort, context, name, medians, {site: len(one) for site, one in on_scale.items()})
+        agreeing = [site for site in medians if abs(medians[site] - centre) <= max(spread, 0.2 if logarithmic else 0)]
+        for site in finite:
+            others = [other for other in agreeing if other != site]
+            if not others or (len(finite) == 2 and abs(medians[site] - centre) < 1e-12):
+                continue
+            joined = np.concatenate([on_scale[other] for other in others])
+            shift = medians[site] - float(np.median(joined))
+            error = 1.25 * spread * float(np.sqrt(1 / len(on_scale[site]) + 1 / len(joined)))
+            plain = np.concatenate([finite[other] for other in others])
+            yield Comparison(site, name, finite[site], plain, logarithmic, shift, spread, error)
+
+
+def check_scales(cohort: Cohort, context: AuditContext) -> list[Finding]:
+    """Return a finding for each column that a site seems to hold in another unit, on another scale, or far off."""
+    comparisons = list(compare_sites(cohort, context))
+    usual = _usual_shift(comparisons)
+    findings = []
+    for comparison in comparisons:
+        finding = (
+            logarithm_finding(comparison)
+            or affine_finding(cohort, comparison)
+            or factor_finding(cohort, comparison, usual=usual)
+            or location_finding(comparison, usual=usual)
+        )
+        if finding is not None:
+            findings.append(finding)
+    return findings
+
+
+def factor_finding(cohort: Cohort, comparison: Comparison, *, usual: float) -> Finding | None:
+    """Return a finding if a known factor explains the shift: an error where the distributions hardly overlap.
+
+    `usual` is the shift between sites, in spreads, that the other columns of the cohort show.
+    """
+    if not comparison.logarithmic:
+        return None
+    spec = cohort.columns[comparison.column]
+    surprise = abs(comparison.shift) / float(np.hypot(usual * comparison.spread, comparison.error))
+    candidates = known_factors(comparison.column, spec)
+    words = min(candidates, key=lambda one: abs(comparison.shift - np.log(candidates[one][0])))
+    factor, unit = candidates[words]
+    miss = abs(comparison.shift - np.log(factor))
+    tolerance = min(0.08 + 2.5 * comparison.error + usual * comparison.spread, 0.45 * abs(np.log(factor)))
+    before = distance(comparison.values, comparison.others)
+    after = distance(comparison.values / factor, comparison.others)
+    if surprise < 3.5 or miss > tolerance or before < 0.2 or after > 0.6 * before:
+        return None
+    on_grid = _grid_speaks(comparison, factor)
+    severity: Severity = "error" if comparison.shift_in_spreads >= 2.0 or on_grid else "warning"
+    target = unit or _unit_words(spec, factor)
+    grid = " Its values also lie on the grid that the factor gives." if on_grid else ""
+    return _unit_finding(
+        comparison,
+        severity,
+        f"{_medians(comparison)}: ratio {figure(float(np.exp(comparison.shift)))}, close to {figure(factor)} ({words})."
+        f"{grid} After that conversion the distributions differ by {after:.2f} instead of {before:.2f} "
+        "(Kolmogorov-Smirnov distance).",
+        f"Ask the site for the unit, then declare it for this column: `site_units: {{{comparison.site}: "
+        f'"{target}"}}`. If patients truly differ so much, accept the finding with the reason.',
+    )
+
+
+def affine_finding(cohort: Cohort, comparison: Comparison) -> Finding | None:
+    """Return a finding if the site uses a unit with another zero, such as degrees Fahrenheit."""
+    spec = cohort.columns[comparison.column]
+    quantity = quantity_of(comparison.column, spec)
+    if quantity is None or comparison.shift_in_spreads < 2.0:
+        return None
+    before = distance(comparison.values, comparison.others)
+    for unit, (slope, intercept) in quantity.affine.items():
+        for there, back in (
+            (unit, (comparison.values - intercept) / slope),
+            (next(iter(quantity.units)), comparison.values * slope + intercept),
+        ):
+            after = distance(back, comparison.others)
+            if after > 0.35 or after > 0.5 * before:
+                continue
+            return _unit_finding(
+                comparison,
+                "error",
+                f"{_medians(comparison)}: as if {quantity.name} were in {there} here. After conversion the "
+                f"distributions differ by {after:.2f} instead of {before:.2f} (Kolmogorov-Smirnov distance).",
+                f'Declare it for this column: `site_units: {{{comparison.site}: "{there}"}}`.',
+            )
+    return None
+
+
+def logarithm_finding(comparison: Comparison) -> Finding | None:
+    """Return a finding if the site holds the logarithm of what the others hold, or the reverse."""
+    before = distance(comparison.values, comparison.others)
+    chance = 1.2 * float(np.sqrt(1 / len(comparison.values) + 1 / len(comparison.others)))
+    if before < 0.45 or len(comparison.values) < 20:
+        return None
+    best: tuple[float, str] | None = None
+    for words, logarithm in LOGARITHMS.items():
+        for taken, left, right in (
+            (f"{words} of the values elsewhere", comparison.values, _applied(logarithm, comparison.others)),
+            (f"values of which the other sites hold {words}", _applied(logarithm, comparison.values), comparison.others),
+        ):
+            if left is None or right is None:
+                continue
+            after = distance(left, right)
+            if best is None or after < best[0]:
+                best = after, taken
+    if best is None or best[0] > 0.12 + chance or best[0] > before - 0.3:
+        return None
+    linear = distance(
+        comparison.values - np.median(comparison.values), comparison.others - np.median(comparison.others)
+    )
+    if comparison.logarithmic:
+        rescaled = comparison.values / np.exp(comparison.shift)
+        linear = min(linear, distance(rescaled, comparison.others))
+    if best[0] > linear - 0.03 and linear < 0.12 + chance and comparison.shift_in_spreads < 2.0:
+        return None
+    return _unit_finding(
+        comparison,
+        "error",
+        f"{_medians(comparison)}; the site seems to hold {best[1]}. On one scale the distributions differ by "
+        f"{best[0]:.2f} instead of {before:.2f} (Kolmogorov-Smirnov distance).",
+        f"Put the column of {comparison.site} back on the scale of the other sites in the source, or leave the column "
+        f"out (`features: {{exclude: [{comparison.column}]}}`). The study's `transform` is applied later, to all sites.",
+    )
+
+
+def location_finding(comparison: Comparison, *, usual: float) -> Finding | None:
+    """Return a note, or a warning where it is extreme, if the site lies far from the others for no known factor."""
+    surprise = abs(comparison.shift) / float(np.hypot(usual * comparison.spread, comparison.error))
+    if surprise < 4.0 or comparison.shift_in_spreads < 0.8:
+        return None
+    return Finding(
+        check="location-shift",
+        severity="warning" if comparison.shift_in_spreads >= 3.0 else "note",
+        site=comparison.site,
+        column=comparison.column,
+        message=f"{_medians(comparison)}: {comparison.shift_in_spreads:.1f} within-site standard deviations apart. No "
+        "known factor explains it.",
+        why="Other patients, another assay, or an unknown unit: the model may answer for a range it hardly knows.",
+        remedy="Ask the site for the assay and its unit (`source_unit`, `site_units`), or read the results there with "
+        "this in mind.",
+        count=len(comparison.values),
+    )
+
+
+def check_units_against_limits(cohort: Cohort, context: AuditContext) -> list[Finding]:
+    """Return an error for each column and site where most values are impossible, and a known factor makes them possible."""
+    findings = []
+    spoken = {(finding.site, finding.column) for finding in check_scales(cohort, context)}
+    rows = site_rows(cohort)
+    for name, values in continuous_columns(cohort):
+        spec = cohort.columns[name]
+        limits = plausible_range(name, spec)
+        if limits is None:
+            continue
+        for site, at in rows.items():
+            inside = values[at][np.isfinite(values[at])]
+            if len(inside) < LEAST or (site, name) in spoken or _share_within(inside, limits) >= 0.5:
+                continue
+            for words, (factor, unit) in known_factors(name, spec).items():
+                if _share_within(inside / factor, limits) < 0.95:
+                    continue
+                message = (
+                    f"{(1 - _share_within(inside, limits)):.0%} of {len(inside)} values lie outside {figure(limits[0])} to "
+                    f"{figure(limits[1])}; divided by {figure(factor)} ({words}) they lie inside."
+                )
+                target = unit or _unit_words(spec, factor)
+                findings.append(
+                    Finding(
+                        check="unit-shift",
+                        severity="error",
+                        site=site,
+                        column=name,
+                        message=message,
+                        why=WHY_UNIT,
+                        remedy=f'Declare the unit in the file: `source_unit: "{target}"`, or `site_units: {{{site}: '
+                        f'"{target}"}}` for this site alone.',
+                        count=len(inside),
+                    )
+                )
+                break
+    return findings
+
+
+def _agreed_centre(
+    cohort: Cohort, context: AuditContext, name: str, medians: dict[str, float], sizes: dict[str, int]
+) -> float:
+    """Return the centre on which sites agree; of two sites, that of the possible one, else of development or the larger."""
+    if len(medians) > 2:
+        return float(np.median(list(medians.values())))
+    limits = plausible_range(name, cohort.columns[name])
+    ranked = sorted(medians, key=lambda site: (site not in context.development, -sizes[site]))
+    if limits is not None:
+        rows = site_rows(cohort)
+        values = cohort.values[name].to_numpy(dtype=np.float64, na_value=np.nan)
+        shares = {site: _share_within(values[rows[site]][np.isfinite(values[rows[site]])], limits) for site in medians}
+        ranked.sort(key=lambda site: shares[site] < 0.5)
+    return medians[ranked[0]]
+
+
+def _usual_shift(comparisons: list[Comparison]) -> float:
+    shifts = [comparison.shift_in_spreads for comparison in comparisons]
+    return float(np.clip(1.4826 * np.median(shifts), 0.12, 0.4)) if len(shifts) >= 3 else 0.2
+
+
+def _grid_speaks(comparison: Comparison, factor: float) -> bool:
+    """Return whether the site's values are multiples of factor x the step of the others, which the others are not."""
+    ratio = factor if factor > 1 else 1 / factor
+    if abs(ratio - round(ratio)) > 1e-9 or len(comparison.values) < 20:
+        return False
+    finer, coarser = (comparison.others, comparison.values) if factor > 1 else (comparison.values, comparison.others)
+    for step in (1.0, 0.1, 0.01):
+        if _share_on_grid(finer, step) >= 0.97:
+            return (
+                _share_on_grid(coarser, step * ratio) >= 0.97
+                and _share_on_grid(finer, step * ratio) <= 0.75
+                and len(np.unique(coarser)) >= 8
+            )
+    return False
+
+
+def _share_on_grid(values: Floats, step: float) -> float:
+    scaled = values / step
+    return float((np.abs(scaled - np.round(scaled)) < 1e-6 * np.maximum(1.0, np.abs(scaled))).mean())
+
+
+def _robust_spread(values: Floats) -> float:
+    low, high = np.quantile(values, [0.25, 0.75])
+    return float(max((high - low) / 1.349, 0.3 * values.std(), 1e-9))
+
+
+def _share_within(values: Floats, limits: tuple[float, float]) -> float:
+    return float(((values >= limits[0]) & (values <= limits[1])).mean()) if len(values) else 1.0
+
+
+def _applied(logarithm: object, values: Floats) -> Floats | None:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        result = np.asarray(logarithm(values), dtype=np.float64)  # type: ignore[operator]
+    finite = np.isfinite(result)
+    return result[finite] if finite.mean() > 0.8 else None
+
+
+def _medians(comparison: Comparison) -> str:
+    return (
+        f"Median {figure(float(np.median(comparison.values)))} in {len(comparison.values)} decisions against "
+        f"{figure(float(np.median(comparison.others)))} in {len(comparison.others):,} elsewhere"
+    )
+
+
+def _unit_words(spec: object, factor: float) -> str:
+    unit = spec.unit if isinstance(spec, ColumnSpec) else None
+    return f"the site's unit, {figure(factor)} of which are 1 {unit}" if unit else "the site's unit"
+
+
+def _unit_finding(comparison: Comparison, severity: Severity, message: str, remedy: str) -> Finding:
+    return Finding(
+        check="unit-shift",
+        severity=severity,
+        site=comparison.site,
+        column=comparison.column,
+        message=message,
+        why=WHY_UNIT,
+        remedy=remedy,
+        count=len(comparison.values),
+    )
+
+
+CHECKS: tuple[Check, ...] = (check_scales, check_units_against_limits)
