@@ -99,8 +99,8 @@ def _common_unit(spec: RatioSpec, above: str, below: str) -> float:
         return unit_factor(above, below, quantity=spec.name)
     except UnitError as error:
         raise StudyError(
-            f"features.derived, {spec.name}: {spec.numerator} is in {above}, {spec.denominator} in {below}; they cancel "
-            f"only if one can be converted into the other. If the ratio is meant to have a unit, give it: unit: ..."
+            f"features.derived, {spec.name}: {spec.numerator} is in {above}, {spec.denominator} in {below}; neither "
+            "can be converted into the other. If the ratio is meant to have a unit, give it: unit: ..."
         ) from error
 
 

@@ -32,7 +32,8 @@ def draw_outcomes(probability: Floats, index_time: pd.Series, rng: np.random.Gen
     gap = rng.exponential(recist.map(AFTER_PROGRESSION).to_numpy(dtype=np.float64))
     death = progression + np.where(rng.uniform(size=count) < DEATH_WITHOUT_PROGRESSION, 0.0, 0.2 + gap)
     lost = np.where(recist == "NE", 0.3 + rng.exponential(2.0, size=count), 6.2 + rng.exponential(70.0, size=count))
-    follow_up = np.minimum(lost, ((CUTOFF - index_time) / pd.Timedelta(days=DAYS_PER_MONTH)).to_numpy(dtype=np.float64))
+    until_cutoff = (CUTOFF - index_time).dt.days.to_numpy(dtype=np.float64) / DAYS_PER_MONTH
+    follow_up = np.minimum(lost, until_cutoff)
     progressed, died = progression <= follow_up, death <= follow_up
     response = recist.map({"CR": 1.0, "PR": 1.0, "SD": 0.0, "PD": 0.0, "NE": np.nan})
     return pd.DataFrame(

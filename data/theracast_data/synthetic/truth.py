@@ -1,4 +1,4 @@
-"""What is known about the synthetic patients: which features matter, how strongly, and what a perfect model could reach."""
+"""What is true of the synthetic patients: which features matter, how strongly, what a perfect model would reach."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 SITES = ("Northfield", "Harbour", "Lakeside")
 DEVELOPMENT = ("Northfield", "Harbour")
 EXTERNAL = ("Lakeside",)
-INTERCEPT = -0.55
+INTERCEPT = -0.75
 SHIFT = {"Northfield": 0.0, "Harbour": 0.0, "Lakeside": -0.8}
 
 
@@ -46,13 +46,12 @@ class Driver:
         return ((np.log(numbers) if self.log else numbers) - self.centre) / self.spread
 
 
+_NLR_CENTRE = float(np.log(5.2 / 1.35))
 _NLR_SPREAD = float(np.sqrt(2 * 0.42**2 * (1 + 0.3**2)))
 
 DRIVERS = (
     Driver("albumin", 0.50, ("albumin",), log=False, centre=3.85, spread=0.45),
-    Driver(
-        "nlr", -0.50, ("neutrophils", "lymphocytes"), log=True, centre=float(np.log(5.2 / 1.35)), spread=_NLR_SPREAD
-    ),
+    Driver("nlr", -0.50, ("neutrophils", "lymphocytes"), log=True, centre=_NLR_CENTRE, spread=_NLR_SPREAD),
     Driver("tmb", 0.60, ("tmb",), log=True, centre=float(np.log(6.5)), spread=0.95),
     Driver("pdl1_tps", 0.45, ("pdl1_tps",), log=False, centre=31.25, spread=29.6),
     Driver("tumour_volume", -0.40, ("tumour_volume",), log=True, centre=float(np.log(48)), spread=1.1),
