@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from theracast_data.audit.section import Acceptance
 from theracast_data.endpoints import Endpoint
@@ -60,7 +59,14 @@ class GateSection(Section):
     )
     calibration_slope: tuple[float, float] | None = Field(None, description="Allowed calibration slope.")
     calibration_intercept: tuple[float, float] | None = Field(None, description="Allowed calibration intercept.")
+    minimum_n: int | None = Field(None, ge=1, description="Least number of decisions behind the evaluation.")
+    minimum_events: int | None = Field(
+        None, ge=1, description="Least number of decisions of the rarer outcome behind the evaluation."
+    )
     beats: Literal["champion", "none"] | None = Field(None, description="Must not be worse than the present champion.")
+    margin: float | None = Field(
+        None, ge=0, le=0.2, description="Loss of AUC against the champion that the data must rule out."
+    )
 
 
 class ReportSection(Section):
@@ -114,3 +120,74 @@ class Study(Section):
     def endpoint(self) -> Endpoint:
         """The endpoint that is trained."""
         return next((one for one in self.endpoints if one.name == self.primary), self.endpoints[0])
+
+    def development_sites(self, sites: Sequence[str]) -> list[str]:
+        """Return the sites that develop the model, of those found in the data; all but the external ones by default."""
+        chosen = self.validation.development or tuple(site for site in sites if site not in self.validation.external)
+        unknown = [site for site in (*chosen, *self.validation.external) if site not in sites]
+        if unknown:
+            raise StudyError(
+                f"validation: no decision comes from {', '.join(unknown)}. The sites in the data are: {', '.join(sites)}."
+            )
+        return list(chosen)
+
+
+def read_study(path: Path, *, overrides: Sequence[str] = ()) -> Study:
+    """Return the study of a YAML file.
+
+    Args:
+        path: the study file.
+        overrides: `KEY=VALUE` with a dotted key, e.g. `search.trials=10`; the value is read as YAML.
+
+    Raises:
+        StudyError: the file is missing, not YAML, or does not fit; all faults are named at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"{path}: the study file cannot be read ({error.strerror}). Check the path.") from error
+    return parse_study(text, where=str(path), overrides=overrides)
+
+
+def parse_study(text: str, *, where: str = "study", overrides: Sequence[str] = ()) -> Study:
+    """Return the study written in `text`; `where` names it in errors."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise StudyError(f"{where}: this is not valid YAML{place}. Mend the indentation or quoting there.") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{where}: a study file is a mapping that begins with `study: NAME`. See `theracast init`.")
+    for override in overrides:
+        _apply_override(content, override)
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{where}: the study does not fit:\n{describe_faults(error, Study)}") from error
+
+
+def _apply_override(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key.strip():
+        raise StudyError(f"--set {override}: write KEY=VALUE with a dotted key, e.g. search.trials=10.")
+    place: Any = content
+    *path, last = key.strip().split(".")
+    for part in path:
+        place = place[_index(place, part, override)] if isinstance(place, list) else place.setdefault(part, {})
+        if not isinstance(place, dict | list):
+            raise StudyError(f"--set {override}: {part!r} is a single value and has no keys below it.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise StudyError(f"--set {override}: the value is not valid YAML. Quote it.") from error
+    if isinstance(place, list):
+        place[_index(place, last, override)] = parsed
+    else:
+        place[last] = parsed
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise StudyError(f"--set {override}: {part!r} is not a position in a list of {len(items)}. Count from 0.")
+    return int(part)

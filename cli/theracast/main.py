@@ -1,0 +1,214 @@
+"""The command `theracast`: what can be asked for, and how its errors leave the program."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from theracast import __version__
+
+_EPILOG = """exit codes: 0 done, 1 the input must be mended, 2 wrong usage.
+State (runs, registry, tuning journals) lies under THERACAST_HOME, by default .theracast; MLFLOW_TRACKING_URI is respected."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.debug else logging.INFO if options.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for library in ("matplotlib", "git", "urllib3", "alembic", "mlflow", "fontTools"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    module, _, function = options.verb_target.partition(":")
+    from theracast_data.errors import TheracastError
+
+    try:
+        verb: Callable[[argparse.Namespace], int] = getattr(import_module(module), function)
+        return verb(options)
+    except TheracastError as error:
+        return _refused(str(error), debug=options.debug)
+    except FileExistsError as error:
+        return _refused(str(error), debug=options.debug)
+    except KeyboardInterrupt:
+        print("theracast: interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _refused(message: str, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"theracast: {message}", file=sys.stderr)
+    return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="theracast",
+        description="Treatment-response prediction: a study file in, an honestly validated, explained model out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"theracast {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument("-v", "--verbose", action="store_true", help="tell the story of the run on stderr")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, target: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, parents=[common])
+        added.set_defaults(verb_target=f"theracast.verbs.{target}")
+        return added
+
+    _add_data_verbs(verb)
+    _add_training_verbs(verb)
+    _add_scoring_verbs(verb)
+    models = verbs.add_parser("models", help="the registry: list, show, alias, rollback", parents=[common])
+    _add_registry_verbs(models, common)
+    return parser
+
+
+_AddVerb = Callable[[str, str, str], argparse.ArgumentParser]
+
+
+def _add_data_verbs(verb: _AddVerb) -> None:
+    init = verb("init", "data:init", "draft a study file from a table")
+    init.add_argument("name", metavar="NAME", help="name of the study; the file is NAME.yaml")
+    init.add_argument("--from", dest="table", type=Path, required=True, metavar="TABLE", help="CSV, XLSX or Parquet")
+    init.add_argument("--out", type=Path, metavar="FILE", help="where to write it (default NAME.yaml)")
+    _overwrite(init)
+    schema = verb("schema", "data:schema", "print the JSON schema of a study file")
+    schema.add_argument("--out", type=Path, metavar="FILE")
+    _overwrite(schema)
+    check = verb("check", "data:check", "audit a study's data before modelling; exit 1 on open errors")
+    _study(check)
+    check.add_argument("--html", type=Path, metavar="FILE", help="also write the findings as a page")
+    _overwrite(check)
+    _json(check)
+    features = verb("features", "data:features", "write one row of features per decision, and their catalogue")
+    _study(features)
+    features.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet file")
+    _overwrite(features)
+    fetch = verb("fetch", "data:fetch", "download a public cohort and check its hash")
+    fetch.add_argument("name", metavar="NAME", help="e.g. icb")
+    fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
+    _overwrite(fetch)
+    demo = verb("demo", "demo:demo", "make a synthetic cohort and run check, train, register, score and report on it")
+    demo.add_argument(
+        "--to", type=Path, default=Path("demo"), metavar="DIR", help="where the outputs go (default demo)"
+    )
+
+
+def _add_training_verbs(verb: _AddVerb) -> None:
+    train = verb("train", "training:train", "tune, validate and register the model of a study")
+    _study(train)
+    train.add_argument("--seed", type=int, metavar="N", help="seed of everything random (default: the study's)")
+    train.add_argument("--trials", type=int, metavar="N", help="trials a family (default: the study's)")
+    train.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: the number of cores)")
+    train.add_argument("--report", type=Path, metavar="FILE", help="where the study report goes, beside MLflow's copy")
+    _overwrite(train)
+    _json(train)
+    evaluate = verb("evaluate", "training:evaluate", "judge a model on a cohort that it has never seen")
+    _model(evaluate)
+    evaluate.add_argument("file", type=Path, metavar="FILE", help="CSV, XLSX, Parquet or JSON with the outcome")
+    evaluate.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
+    evaluate.add_argument("--study", type=Path, metavar="STUDY", help="read the file as this study says")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
+    _json(evaluate)
+    interface = verb("ui", "models:ui", "open MLflow on the embedded store")
+    interface.add_argument("--port", type=int, default=5000, metavar="N")
+
+
+def _add_scoring_verbs(verb: _AddVerb) -> None:
+    score = verb("score", "scoring:score", "score patients, each with its explanation")
+    _model(score)
+    score.add_argument("file", type=Path, metavar="FILE", help="CSV, XLSX, Parquet or JSON; - for JSON on stdin")
+    score.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
+    score.add_argument(
+        "--site", metavar="SITE", help="where the patients are treated, for units and validation by site"
+    )
+    where = score.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="FILE", help="CSV, Parquet or JSON, by its ending")
+    where.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    _overwrite(score)
+    report = verb("report", "scoring:report", "write the board sheet of one patient")
+    _model(report)
+    report.add_argument("file", type=Path, metavar="FILE", help="CSV, XLSX, Parquet or JSON with the patient")
+    report.add_argument("--patient", required=True, metavar="ID")
+    report.add_argument("--out", type=Path, required=True, metavar="FILE", help="HTML file")
+    report.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
+    report.add_argument("--site", metavar="SITE", help="where the patient is treated")
+    _overwrite(report)
+    verify = verb("verify", "scoring:verify", "replay stored example patients on every road and compare the answers")
+    _model(verify)
+    _json(verify)
+    serve = verb("serve", "scoring:serve", "serve a model over REST")
+    _model(serve)
+    serve.add_argument("--port", type=int, default=8000, metavar="N")
+    serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
+
+
+def _add_registry_verbs(models: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    verbs = models.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, parents=[common])
+        added.set_defaults(verb_target=f"theracast.verbs.models:{name}")
+        return added
+
+    listing = verb("list", "models, versions, aliases and the history of moves")
+    listing.set_defaults(verb_target="theracast.verbs.models:list_models")
+    _json(listing)
+    show = verb("show", "one model: what it is, how it performs, what moved it")
+    _model(show)
+    _json(show)
+    alias = verb("alias", "give a version an alias; champion is held to the gates")
+    alias.add_argument("name", metavar="NAME")
+    alias.add_argument("version", metavar="VERSION", type=int)
+    alias.add_argument("alias", metavar="ALIAS", help="champion, challenger or any other")
+    alias.add_argument("--override", metavar="REASON", help="move it although gates refuse; recorded")
+    alias.add_argument("--gates", type=Path, metavar="FILE", help="gate policy instead of the default one")
+    alias.add_argument("--reason", default="", metavar="WHY", help="recorded with the move")
+    alias.add_argument("--by", metavar="WHO", help="recorded with the move (default: the user of this machine)")
+    _json(alias)
+    rollback = verb("rollback", "undo the last move of an alias")
+    rollback.add_argument("name", metavar="NAME")
+    rollback.add_argument("--alias", default="champion", metavar="ALIAS")
+    rollback.add_argument("--reason", default="", metavar="WHY")
+    rollback.add_argument("--by", metavar="WHO")
+    _json(rollback)
+
+
+def _study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", type=Path, metavar="STUDY", help="study file (YAML)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="change a key, e.g. search.trials=10",
+    )
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a folder, models:/NAME@ALIAS, models:/NAME/VERSION, or a name")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+
+def _overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")

@@ -1,0 +1,73 @@
+"""The progress display of `theracast train`, on stderr, with the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class TrialProgress:
+    """Counts trials and names steps; on a terminal as a bar, elsewhere as a line now and then."""
+
+    def __init__(self, *, quiet_seconds: float = 15.0) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._quiet_seconds = quiet_seconds
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not self._terminal,
+        )
+        self._task: TaskID | None = None
+        self._total = 0
+        self._done = 0
+        self._started = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, text: str) -> None:
+        """Name what is done now."""
+        if self._task is not None:
+            self._bar.update(self._task, description=text)
+        if not self._terminal:
+            print(f"theracast: {text}", file=sys.stderr)
+
+    def expect(self, trials: int) -> None:
+        """Say how many trials there will be."""
+        self._total = trials
+        self._started = self._last = time.monotonic()
+        self._task = self._bar.add_task("tuning", total=trials)
+
+    def trial(self) -> None:
+        """Count one trial."""
+        self._done += 1
+        if self._task is not None:
+            self._bar.advance(self._task)
+        now = time.monotonic()
+        if not self._terminal and now - self._last > self._quiet_seconds:
+            self._last = now
+            left = (now - self._started) / self._done * (self._total - self._done)
+            print(f"theracast: {self._done} of {self._total} trials, about {left:.0f} s left", file=sys.stderr)

@@ -1,0 +1,84 @@
+"""init, schema, check, features, fetch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from theracast.output import print_json, require_free, tell, write_text
+
+
+def init(options: argparse.Namespace) -> int:
+    """Draft a study file from a table."""
+    from theracast_data.scaffold import draft_study
+
+    path = options.out or Path(f"{options.name}.yaml")
+    require_free(path, overwrite=options.overwrite)
+    write_text(path, draft_study(options.name, options.table), overwrite=options.overwrite)
+    tell(f"wrote {path}. Read it, correct it, then: theracast check {path}")
+    return 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    """Print the JSON schema of a study file."""
+    from theracast_training.study import Study
+
+    text = json.dumps(Study.model_json_schema(), indent=1, ensure_ascii=False)
+    if options.out:
+        write_text(options.out, text + "\n", overwrite=options.overwrite)
+    else:
+        print(text)
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    """Audit a study's data; exit 1 on open errors."""
+    from theracast_data.audit import audit
+    from theracast_data.audit.page import audit_page
+    from theracast_data.table import read_cohort
+    from theracast_training.study import read_study
+
+    study = read_study(options.study, overrides=options.overrides)
+    if options.html:
+        require_free(options.html, overwrite=options.overwrite)
+    cohort = read_cohort(study.inputs, study.endpoints, base=options.study.parent, strict=False)
+    report = audit(
+        cohort,
+        development=study.development_sites(cohort.sites),
+        external=study.validation.external,
+        endpoints=study.endpoints,
+        accept=study.accept,
+    )
+    if options.html:
+        write_text(options.html, audit_page(report, title=study.study), overwrite=options.overwrite)
+    if options.json:
+        print_json(report.to_json())
+    else:
+        print(report.to_text())
+    return 1 if report.open_errors else 0
+
+
+def features(options: argparse.Namespace) -> int:
+    """Write the feature table of a study, and its catalogue beside it."""
+    from theracast_data.table import read_cohort
+    from theracast_features.build import build_features, resolve_section
+    from theracast_training.study import read_study
+
+    require_free(options.out, overwrite=options.overwrite)
+    study = read_study(options.study, overrides=options.overrides)
+    cohort = read_cohort(study.inputs, study.endpoints, base=options.study.parent)
+    development = cohort.at(study.development_sites(cohort.sites))
+    table = build_features(cohort, resolve_section(study.features, development))
+    table.write(options.out)
+    tell(f"wrote {options.out}: {len(table)} decisions x {len(table.catalogue)} features, and its catalogue beside it")
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Download a public cohort."""
+    from theracast_data.fetch import fetch as fetch_cohort
+
+    path = fetch_cohort(options.name, to=options.to, overwrite=options.overwrite)
+    print(path)
+    return 0

@@ -1,0 +1,137 @@
+"""score, report, verify, serve."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from theracast.output import print_json, require_free, tell, write_text
+from theracast_data.errors import SchemaError, TheracastError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from theracast_models.prediction import Prediction
+
+
+def score(options: argparse.Namespace) -> int:
+    """Score patients."""
+    from theracast_serving.load import load_model
+    from theracast_serving.score import score_frame
+
+    if options.out:
+        require_free(options.out, overwrite=options.overwrite)
+    prediction = score_frame(load_model(options.model), _read(options.file, options.sheet), site=options.site)
+    if options.json:
+        print_json(prediction.to_json())
+    elif options.out:
+        _write_table(prediction, options.out, overwrite=options.overwrite)
+        tell(f"wrote {options.out}: {len(prediction)} decisions")
+    else:
+        print(_table(prediction).to_string(index=False, max_colwidth=70))
+    return 0
+
+
+def _read(path: Path, sheet: str | None) -> pd.DataFrame:
+    import pandas as pd
+
+    from theracast_data.table import read_file
+
+    if str(path) != "-":
+        return read_file(path, sheet=sheet)
+    try:
+        content = json.load(sys.stdin)
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"standard input: not valid JSON at line {error.lineno}. Send a list of records.") from error
+    rows = content.get("rows") if isinstance(content, dict) else content
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise SchemaError('standard input: send a list of records, or {"rows": [...]}.')
+    return pd.DataFrame(rows)
+
+
+def _table(prediction: Prediction) -> pd.DataFrame:
+    """Return one readable line per decision: chance, interval, the strongest reasons, and what to mind."""
+    import pandas as pd
+
+    reasons = []
+    for row in range(len(prediction)):
+        phi = prediction.contributions.iloc[row]
+        top = phi.reindex(phi.abs().sort_values(ascending=False, kind="stable").index)[:4]
+        reasons.append(", ".join(f"{name} {value:+.2f}" for name, value in top.items()))
+    return pd.DataFrame(
+        {
+            "subject_id": prediction.subject_id,
+            "probability": prediction.probability.round(3),
+            "low": prediction.low.round(3),
+            "high": prediction.high.round(3),
+            "top_contributions": reasons,
+            "missing": [", ".join(names) for names in prediction.missing],
+            "warnings": [" | ".join(sentences) for sentences in prediction.warnings],
+        }
+    )
+
+
+def _write_table(prediction: Prediction, path: Path, *, overwrite: bool) -> None:
+    ending = path.suffix.lower()
+    if ending == ".json":
+        write_text(path, json.dumps(prediction.to_json(), indent=1, ensure_ascii=False) + "\n", overwrite=overwrite)
+    elif ending == ".csv":
+        write_text(path, _table(prediction).to_csv(index=False), overwrite=overwrite)
+    elif ending == ".parquet":
+        _table(prediction).to_parquet(path, index=False)
+    else:
+        raise TheracastError(f"{path}: the ending {ending!r} is not known. Use .csv, .parquet or .json.")
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the board sheet of one patient."""
+    from theracast_serving.load import load_model
+    from theracast_serving.score import score_frame
+    from theracast_serving.sheet import board_sheet
+
+    require_free(options.out, overwrite=options.overwrite)
+    model = load_model(options.model)
+    prediction = score_frame(model, _read(options.file, options.sheet), site=options.site)
+    places = [place for place, subject in enumerate(prediction.subject_id) if subject == options.patient]
+    if len(places) != 1:
+        found = "no patient" if not places else f"{len(places)} rows"
+        raise SchemaError(
+            f"{options.file}: {found} with the identifier {options.patient!r} among {len(prediction)} rows. "
+            "Check --patient and --sheet; the identifier must be unique in the file."
+        )
+    write_text(
+        options.out,
+        board_sheet(model, prediction, places[0], as_of=date.today()),
+        overwrite=options.overwrite,  # noqa: DTZ011
+    )
+    tell(f"wrote {options.out}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Replay the stored example patients on every road."""
+    from theracast_serving.verify import verify as verify_model
+
+    outcome = verify_model(options.model)
+    if options.json:
+        print_json(outcome.to_json())
+    else:
+        print(outcome.to_text())
+    return 0 if outcome.passed else 1
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve a model over REST."""
+    import uvicorn
+
+    from theracast_serving.app import create_app
+    from theracast_serving.load import load_model
+
+    app = create_app(load_model(options.model))
+    tell(f"serving {options.model} on http://{options.host}:{options.port} (documentation at /docs)")
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
+    return 0

@@ -1,0 +1,109 @@
+"""The study file: strict, with helpful errors, overridable from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from theracast_data.errors import StudyError
+from theracast_training.study import Study, parse_study, read_study
+
+TEXT = """
+study: small
+question: Does it work?
+sources:
+  - path: table.csv
+    subject: id
+    columns:
+      Albumin: {modality: lab, unit: g/dL}
+endpoints:
+  - {name: response, kind: binary, column: Response}
+  - {name: os, kind: time_to_event, time: OS, event: OSE}
+"""
+
+
+def test_defaults_are_a_whole_study() -> None:
+    study = parse_study(TEXT)
+    assert study.endpoint.name == "response"
+    assert study.search.families == ("elasticnet", "lightgbm", "stack")
+    assert study.sources[0].meanings["albumin"].unit == "g/dL"  # type: ignore[union-attr]
+
+
+def test_a_study_survives_its_own_record() -> None:
+    study = parse_study(TEXT)
+    again = Study.model_validate(json.loads(study.model_dump_json()))
+    assert again == study
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("serch: {trials: 3}", r"serch: unknown key 'serch'. Did you mean 'search'\?"),
+        ("search: {trails: 3}", r"search.trails: unknown key 'trails'. Did you mean 'trials'\?"),
+        ("search: {trials: 0}", r"search.trials: input should be greater than or equal to 1 \(found 0\)"),
+        ("primary: pfs", "no endpoint is named 'pfs'; there are response, os"),
+        ("validation: {development: [A], external: [A]}", "A cannot be both development and external"),
+    ],
+)
+def test_faults_name_place_and_remedy(change: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        parse_study(f"{TEXT}\n{change}\n")
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(StudyError) as caught:
+        parse_study(TEXT.replace("modality: lab", "modalty: lab").replace("column: Response", "colum: Response"))
+    assert "Did you mean 'modality'?" in str(caught.value)
+    assert "Did you mean 'column'?" in str(caught.value)
+
+
+def test_overrides_reach_into_lists_and_new_sections() -> None:
+    study = parse_study(
+        TEXT,
+        overrides=["search.trials=3", "sources.0.path=other.csv", "validation.scheme.inner=4", "baselines=[loris]"],
+    )
+    assert (study.search.trials, study.sources[0].path) == (3, "other.csv")
+    assert study.validation.scheme.inner == 4
+    assert study.baselines == ("loris",)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.trials", "write KEY=VALUE"),
+        ("sources.7.path=x", "not a position in a list of 1"),
+        ("study.name=x", "has no keys below it"),
+        ("search.trials=[1", "not valid YAML"),
+    ],
+)
+def test_wrong_overrides_say_what_is_wrong(override: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        parse_study(TEXT, overrides=[override])
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"nowhere\.yaml: the study file cannot be read"):
+        read_study(tmp_path / "nowhere.yaml")
+    path = tmp_path / "broken.yaml"
+    path.write_text("study: [unclosed\n")
+    with pytest.raises(StudyError, match="not valid YAML at line 2"):
+        read_study(path)
+    path.write_text("- a\n- b\n")
+    with pytest.raises(StudyError, match="mapping that begins with `study: NAME`"):
+        read_study(path)
+
+
+def test_development_is_all_that_is_not_external() -> None:
+    study = parse_study(f"{TEXT}\nvalidation: {{external: [B]}}\n")
+    assert study.development_sites(["A", "B", "C"]) == ["A", "C"]
+    with pytest.raises(StudyError, match="no decision comes from B"):
+        study.development_sites(["A", "C"])
+
+
+def test_every_shipped_study_is_valid(repository: Path) -> None:
+    paths = sorted((repository / "studies").glob("*.yaml"))
+    assert len(paths) >= 5
+    for path in paths:
+        assert read_study(path).question

@@ -1,0 +1,87 @@
+"""The binary target: who is unknown, and inverse-probability-of-censoring weights against a slow loop and a simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from theracast_data.cohort import Cohort
+from theracast_data.endpoints import BinaryEndpoint, FollowUp, TimeToEventEndpoint
+from theracast_data.errors import CohortError, StudyError
+from theracast_training.target import Target, binary_target, require_both_outcomes
+
+
+def _slow_uncensored(when: float, times: np.ndarray, events: np.ndarray, *, before: bool) -> float:
+    """Kaplan-Meier of the censoring distribution, one moment after the other."""
+    share = 1.0
+    for moment in sorted(set(times[events == 0])):
+        if moment > when or (before and moment == when):
+            break
+        censored = sum((times == moment) & (events == 0))
+        at_risk = sum(times > moment) + censored
+        share *= 1 - censored / at_risk
+    return share
+
+
+def test_weights_equal_a_slow_kaplan_meier() -> None:
+    rng = np.random.default_rng(1)
+    time = np.ceil(rng.exponential(300, 80))
+    event = rng.integers(0, 2, 80).astype(float)
+    horizon = 250.0
+    y = np.where((event == 1) & (time <= horizon), 1.0, np.where(time >= horizon, 0.0, np.nan))
+    weights = Target(y, time, event, horizon).weight()
+    for row in range(80):
+        if np.isnan(y[row]):
+            assert weights[row] == 0
+        else:
+            happened = y[row] == 1
+            share = _slow_uncensored(min(time[row], horizon), time, event, before=bool(happened))
+            assert weights[row] == pytest.approx(1 / share)
+
+
+def test_weights_undo_the_bias_of_censoring() -> None:
+    rng = np.random.default_rng(2)
+    n = 20_000
+    death = rng.exponential(365, n)
+    censoring = rng.exponential(400, n)
+    time, event = np.minimum(death, censoring), (death <= censoring).astype(float)
+    truth = 1 - np.exp(-1)
+    y = np.where((event == 1) & (time <= 365), 1.0, np.where(time >= 365, 0.0, np.nan))
+    weights = Target(y, time, event, 365.0).weight()
+    naive = np.nanmean(y)
+    weighted = np.average(np.nan_to_num(y), weights=weights)
+    assert abs(weighted - truth) < 0.015 < abs(naive - truth)
+
+
+def _cohort(values: list[float]) -> Cohort:
+    n = len(values)
+    decisions = pd.DataFrame({"subject_id": [str(i) for i in range(n)], "site": "A"})
+    return Cohort(decisions, pd.DataFrame(index=range(n)), pd.DataFrame({"response": values}), {})
+
+
+def test_column_endpoint_has_plain_weights() -> None:
+    endpoint = BinaryEndpoint(kind="binary", name="response", column="Response")
+    target = binary_target(_cohort([1.0, 0.0, np.nan]), endpoint)
+    assert target.weight().tolist() == [1.0, 1.0, 0.0]
+    assert target.known.tolist() == [0, 1]
+
+
+def test_other_endpoints_are_refused_with_the_way_out() -> None:
+    endpoint = TimeToEventEndpoint(kind="time_to_event", name="os", time="OS", event="E")
+    with pytest.raises(StudyError, match="primary:"):
+        binary_target(_cohort([1.0]), endpoint)
+
+
+def test_too_few_outcomes_are_refused() -> None:
+    with pytest.raises(CohortError, match="at least 10"):
+        require_both_outcomes(Target(np.array([1.0, 0.0] * 5)), where="development")
+
+
+def test_horizon_endpoint_carries_days() -> None:
+    follow_up = FollowUp(time="OS", event="E", unit="month")
+    endpoint = BinaryEndpoint(kind="binary", name="dead", follow_up=follow_up, horizon=12)
+    cohort = _cohort([1.0])
+    endpoints = pd.DataFrame({"dead": [1.0, np.nan], "dead.time": [100.0, 50.0], "dead.event": [1.0, 0.0]})
+    cohort = Cohort(cohort.decisions, cohort.values, endpoints, {})
+    assert binary_target(cohort, endpoint).horizon_days == pytest.approx(365.25)

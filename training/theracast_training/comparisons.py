@@ -1,0 +1,144 @@
+"""What a model is held against: published scores, and models that see one modality alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theracast_features.scores import published_score, table_values
+from theracast_features.specs import FeatureTable
+from theracast_models.fitting import Recipe, fit_calibrated
+from theracast_training.develop import TaskResult
+from theracast_training.evaluation import compare_paired, evaluate_binary
+from theracast_training.prepare import Prepared
+from theracast_training.splits import Folds
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Probabilities for the decisions of one site (or, as `cv`, of nested cross-validation), with what came of them."""
+
+    rows: Rows
+    probability: Floats
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Something that the model is compared with.
+
+    Attributes:
+        name: of the score or the modality.
+        kind: `baseline` or `modality`.
+        calibrated: False for a score whose publication claims no probabilities.
+        judged: site to its probabilities; NaN where it cannot be computed.
+    """
+
+    name: str
+    kind: str
+    calibrated: bool
+    judged: Mapping[str, Judged] = field(default_factory=dict)
+
+
+def baseline_rival(name: str, prepared: Prepared, folds: Folds, *, seed: int) -> Rival:
+    """Return a published score, calibrated on the development decisions, at every site (development included).
+
+    Where an input is missing the score cannot be computed, and the decision counts as without score.
+    """
+    score = published_score(name)
+    learn = prepared.table.take(prepared.learn)
+    target = prepared.target.take(prepared.learn)
+    fitted = fit_calibrated(
+        Recipe("published", {"score": name}),
+        learn,
+        target.y,
+        folds=folds,
+        weight=target.weight(),
+        replicates=0,
+        seed=seed,
+    )
+
+    def answer(table: FeatureTable) -> Floats:
+        values, units = table_values(table)
+        computable = np.isfinite(score.log_odds(values, units=units))
+        return np.where(computable, fitted.probability(table), np.nan)
+
+    places = {**_development_places(prepared), **prepared.external}
+    judged = {site: Judged(rows, answer(prepared.table.take(rows))) for site, rows in places.items()}
+    return Rival(name, "baseline", calibrated=True, judged=judged)
+
+
+def _development_places(prepared: Prepared) -> dict[str, Rows]:
+    site = prepared.cohort.decisions["site"].to_numpy()[prepared.learn]
+    return {name: prepared.learn[site == name] for name in prepared.sites if (site == name).any()}
+
+
+def modality_rival(
+    result: TaskResult, table: FeatureTable, prepared: Prepared, *, modality: str, nested: Judged | None
+) -> Rival:
+    """Return the model of one modality, tuned and calibrated on the development decisions, at the external sites."""
+    learn = table.take(prepared.learn)
+    target = prepared.target.take(prepared.learn)
+    fitted = fit_calibrated(
+        result.choice.recipe,
+        learn,
+        target.y,
+        folds=result.folds,
+        weight=target.weight(),
+        replicates=0,
+        seed=prepared.study.search.seed,
+    )
+    judged = {site: Judged(rows, fitted.probability(table.take(rows))) for site, rows in prepared.external.items()}
+    if nested is not None:
+        judged["cv"] = nested
+    return Rival(modality, "modality", calibrated=True, judged=judged)
+
+
+def evaluate_rival(rival: Rival, prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """Return the performance of a rival at each of its sites."""
+    return {site: evaluate_judged(judged, prepared) for site, judged in rival.judged.items()}
+
+
+def evaluate_judged(judged: Judged, prepared: Prepared) -> dict[str, Any]:
+    """Return the performance of probabilities on known decisions, with the study's thresholds and bootstrap."""
+    target = prepared.target.take(judged.rows)
+    report = prepared.study.report
+    return evaluate_binary(
+        target.y,
+        judged.probability,
+        weight=target.weight(),
+        thresholds=report.thresholds,
+        bootstrap=report.bootstrap,
+        seed=prepared.study.search.seed,
+    )
+
+
+def compare_with(rivals: Sequence[Rival], own: Mapping[str, Judged], prepared: Prepared) -> list[dict[str, Any]]:
+    """Return one paired comparison per rival and site at which both have answered."""
+    records = []
+    for rival in rivals:
+        for site, mine in own.items():
+            if site not in rival.judged:
+                continue
+            theirs = rival.judged[site]
+            if not np.array_equal(theirs.rows, mine.rows):
+                raise ValueError(f"{rival.name} at {site} was not judged on the same decisions")
+            target = prepared.target.take(mine.rows)
+            found = compare_paired(
+                target.y,
+                mine.probability,
+                theirs.probability,
+                weight=target.weight(),
+                bootstrap=prepared.study.report.bootstrap,
+                seed=prepared.study.search.seed,
+            )
+            records.append(
+                {"against": rival.name, "kind": rival.kind, "site": site, "calibrated": rival.calibrated} | found
+            )
+    return records

@@ -1,0 +1,176 @@
+"""From development decisions to one chosen recipe; the same procedure inside every outer fold and on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theracast_features.specs import FeatureTable
+from theracast_models.fitting import Recipe, fit_calibrated, out_of_fold
+from theracast_models.stack import fusion_weights
+from theracast_training.search import FamilySearch, FoldData, cut_folds, log_loss, tune
+from theracast_training.splits import Folds, make_folds
+from theracast_training.study import SearchSection, ValidationSection
+from theracast_training.target import Target
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+SIMPLICITY = ("elasticnet", "lightgbm", "stack")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The family that was selected, and why."""
+
+    family: str
+    reason: str
+    searches: dict[str, FamilySearch]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe to fit."""
+        return self.searches[self.family].recipe
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of the procedure, as plain data that can be sent to a worker process.
+
+    Attributes:
+        key: name of the task, and of its journals.
+        table, target: the development decisions, all with a known outcome.
+        learn: positions that the procedure may see.
+        judged: outer test positions; empty when the task develops the final model.
+        families: what is tried.
+    """
+
+    key: str
+    table: FeatureTable
+    target: Target
+    learn: Rows
+    judged: Rows
+    families: tuple[str, ...]
+    search: SearchSection
+    validation: ValidationSection
+    trials: int
+    seed: int
+    journals: Path
+
+    @property
+    def expected_trials(self) -> int:
+        """Trials that the progress display counts for this task."""
+        return self.trials * len(searched_families(self.families))
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """The choice of one task, its inner folds, and the outer predictions if it had any."""
+
+    key: str
+    choice: Choice
+    folds: Folds
+    judged: Rows
+    probability: Floats
+
+
+def searched_families(families: Sequence[str]) -> list[str]:
+    """Return the families that need a search of their own; a stack is built from the other two."""
+    needed = [family for family in SIMPLICITY[:2] if family in families or "stack" in families]
+    return needed
+
+
+def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskResult:
+    """Return the recipe chosen on the task's learning rows, and the calibrated probabilities of its judged rows."""
+    table, target = task.table.take(task.learn), task.target.take(task.learn)
+    scheme = task.validation.scheme
+    folds = make_folds(table.decisions, target.y, by=scheme.by, folds=scheme.inner, seed=task.seed)
+    data = cut_folds(table, target, folds)
+    searches = {
+        family: tune(
+            family,
+            data,
+            trials=task.trials,
+            seed=task.seed,
+            journal=task.journals / f"{task.key}.{family}.journal",
+            on_trial=on_trial,
+        )
+        for family in searched_families(task.families)
+    }
+    if "stack" in task.families:
+        searches["stack"] = search_stack(searches, table, target, folds, data, seed=task.seed)
+    choice = choose(
+        {family: searches[family] for family in searches if family in task.families},
+        one_standard_error=task.search.one_standard_error,
+    )
+    probability = np.array([])
+    if len(task.judged):
+        weight = target.weight()
+        fitted = fit_calibrated(
+            choice.recipe, table, target.y, folds=folds, weight=weight, replicates=0, seed=task.seed
+        )
+        probability = fitted.probability(task.table.take(task.judged))
+    return TaskResult(task.key, choice, folds, task.judged, probability)
+
+
+def search_stack(
+    searches: dict[str, FamilySearch],
+    table: FeatureTable,
+    target: Target,
+    folds: Folds,
+    data: Sequence[FoldData],
+    *,
+    seed: int,
+) -> FamilySearch:
+    """Return the stack of the best recipes; each fold is judged with weights learned on the other folds."""
+    members = [search.recipe for search in searches.values()]
+    weight = target.weight()
+    columns = np.column_stack(
+        [out_of_fold(member, table, target.y, folds, weight=weight, seed=seed) for member in members]
+    )
+    tested = [test for _, test in folds]
+    losses = []
+    for number, (test, fold) in enumerate(zip(tested, data, strict=True)):
+        others = np.concatenate([rows for place, rows in enumerate(tested) if place != number])
+        intercept, weights = fusion_weights(columns[others], target.y[others], weight=weight[others])
+        losses.append(log_loss(fold.y_test, intercept + columns[test] @ weights, fold.w_test))
+    recipe = Recipe("stack", {"members": [member.to_json() for member in members]})
+    return FamilySearch(recipe, tuple(losses))
+
+
+def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool) -> Choice:
+    """Return the family with the least inner loss, or the simplest within one standard error of it.
+
+    Source of the rule: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
+    """
+    best = min(searches, key=lambda family: searches[family].loss)
+    limit = searches[best].loss + searches[best].standard_error
+    losses = ", ".join(f"{family} {search.loss:.4f}" for family, search in searches.items())
+    if one_standard_error:
+        simplest = next(family for family in SIMPLICITY if family in searches and searches[family].loss <= limit)
+        if simplest != best:
+            reason = (
+                f"simplest family within one standard error of {best} (limit {limit:.4f}); inner log loss: {losses}"
+            )
+            return Choice(simplest, reason, searches)
+    return Choice(best, f"least inner log loss: {losses}", searches)
+
+
+def nested_tasks(final: Task) -> list[Task]:
+    """Return the tasks of the outer folds that judge the procedure of `final`."""
+    scheme = final.validation.scheme
+    if scheme.outer < 2:
+        return []
+    tasks = []
+    for repeat in range(scheme.repeats):
+        seed = final.seed + 1000 * (repeat + 1)
+        outer = make_folds(final.table.decisions, final.target.y, by=scheme.by, folds=scheme.outer, seed=seed)
+        tasks += [
+            replace(final, key=f"{final.key}.outer{repeat}-{number}", learn=train, judged=test, seed=seed + number + 1)
+            for number, (train, test) in enumerate(outer)
+        ]
+    return tasks

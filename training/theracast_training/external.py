@@ -1,0 +1,86 @@
+"""Judging a model on decisions that it has never seen: external sites in training, and `theracast evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from theracast_data.cohort import Cohort
+from theracast_data.errors import CohortError, SchemaError
+from theracast_data.table import cohort_from_frame, read_file
+from theracast_models.response_model import ResponseModel
+from theracast_training.evaluation import evaluate_binary
+from theracast_training.study import Study
+from theracast_training.target import binary_target
+
+THRESHOLDS = (0.2, 0.3, 0.5)
+
+
+def evaluate_cohort(
+    model: ResponseModel, cohort: Cohort, *, thresholds: Sequence[float], bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """Return the performance of a model on a cohort with known outcomes, as the artefact and the reports hold it."""
+    target = binary_target(cohort, model.endpoint)
+    known = target.known
+    if not len(known):
+        raise CohortError(
+            f"no decision has a known {model.endpoint.name}. Name the outcome as in the study the model was trained on, or "
+            "give --study with a study file that says how this file holds it."
+        )
+    prediction = model.predict_cohort(cohort.take(known))
+    judged = target.take(known)
+    return evaluate_binary(
+        judged.y,
+        prediction.probability,
+        weight=judged.weight(target),
+        thresholds=thresholds,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+
+
+def evaluate_file(
+    model: ResponseModel, path: Path, *, sheet: str | None = None, study: Study | None = None, seed: int = 0
+) -> dict[str, Any]:
+    """Return the performance of a model on a file from elsewhere.
+
+    Args:
+        model: the model.
+        path: CSV, XLSX, Parquet or JSON with the raw columns and the outcome.
+        sheet: of an XLSX file.
+        study: says how this file is to be read (units, missing codes, headers); by default as in training.
+        seed: of the bootstrap.
+
+    Raises:
+        SchemaError: the study given has no endpoint of the model's name.
+        CohortError: no outcome is known.
+    """
+    inputs, endpoint, thresholds, bootstrap = model.inputs, model.endpoint, THRESHOLDS, 1000
+    if study is not None:
+        inputs, thresholds, bootstrap = study.inputs, study.report.thresholds, study.report.bootstrap
+        named = {one.name: one for one in study.endpoints}
+        if endpoint.name not in named:
+            raise SchemaError(
+                f"study {study.study}: the model predicts {endpoint.name!r}, and the study has only {', '.join(named)}. "
+                "Name its endpoint so."
+            )
+        endpoint = named[endpoint.name]  # type: ignore[assignment]
+    frame = read_file(path, sheet=sheet)
+    cohort = cohort_from_frame(frame, inputs, endpoints=[endpoint], site=sheet)
+    return evaluate_cohort(model, cohort, thresholds=thresholds, bootstrap=bootstrap, seed=seed)
+
+
+def evaluation_text(figures: Mapping[str, Any]) -> str:
+    """Return the figures of one site as lines to read."""
+    lines = [f"{figures['n']} decisions, {figures['events']} with the event"]
+    names = ("auc", "auprc", "brier", "scaled_brier", "calibration_intercept", "calibration_slope", "ici")
+    for name in names:
+        value, low, high = figures.get(name), figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        if value is None:
+            lines.append(f"{name:22} not estimable")
+        else:
+            interval = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+            lines.append(f"{name:22} {value:.3f}{interval}")
+    lines += [f"note: {note}" for note in figures.get("notes", [])]
+    return "\n".join(lines)

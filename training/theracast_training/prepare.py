@@ -1,0 +1,124 @@
+"""From a study to the data of a training: cohort, audit, features, target, and who develops and who judges."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theracast_data.audit import AuditReport, audit
+from theracast_data.cohort import Cohort
+from theracast_data.paths import resolve_path
+from theracast_data.table import read_cohort
+from theracast_features.build import build_features, resolve_section
+from theracast_features.section import FeatureSection
+from theracast_features.specs import FeatureTable
+from theracast_training.study import Study
+from theracast_training.target import Target, binary_target, require_both_outcomes
+
+logger = logging.getLogger(__name__)
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a training.
+
+    Attributes:
+        study: the study.
+        cohort: all decisions.
+        audit: what the audit found.
+        section: the features, with nothing left to be resolved.
+        table, target: one row per decision.
+        sites: the development sites.
+        learn: positions of the development decisions with a known outcome.
+        external: site to the positions of its decisions with a known outcome.
+        fingerprint: `sources` (name, sha256, bytes), `rows` (site to decisions), `digest`.
+    """
+
+    study: Study
+    cohort: Cohort
+    audit: AuditReport
+    section: FeatureSection
+    table: FeatureTable
+    target: Target
+    sites: tuple[str, ...]
+    learn: Rows
+    external: dict[str, Rows]
+    fingerprint: dict[str, Any]
+
+
+def prepare(study: Study, *, base: Path) -> Prepared:
+    """Return the data of a training.
+
+    Args:
+        study: the study.
+        base: folder from which relative paths of the study count.
+
+    Raises:
+        TheracastError: what the readers, the features or the endpoint cannot accept.
+    """
+    cohort = read_cohort(study.inputs, study.endpoints, base=base)
+    sites = study.development_sites(cohort.sites)
+    found = audit(
+        cohort, development=sites, external=study.validation.external, endpoints=study.endpoints, accept=study.accept
+    )
+    target = binary_target(cohort, study.endpoint)
+    site = cohort.decisions["site"].to_numpy()
+    known = np.zeros(len(cohort), dtype=bool)
+    known[target.known] = True
+    learn = np.flatnonzero(np.isin(site, sites) & known)
+    require_both_outcomes(target.take(learn), where=f"development ({', '.join(sites)})")
+    section = resolve_section(study.features, cohort.at(sites))
+    external = {name: np.flatnonzero((site == name) & known) for name in study.validation.external}
+    logger.info("%d decisions, %d of them develop the model", len(cohort), len(learn))
+    return Prepared(
+        study=study,
+        cohort=cohort,
+        audit=found,
+        section=section,
+        table=build_features(cohort, section),
+        target=target,
+        sites=tuple(sites),
+        learn=learn,
+        external={name: rows for name, rows in external.items() if len(rows)},
+        fingerprint=data_fingerprint(study, cohort, base=base),
+    )
+
+
+def data_fingerprint(study: Study, cohort: Cohort, *, base: Path) -> dict[str, Any]:
+    """Return hashes and row counts by which the same data are known again; no patient's data."""
+    sources = []
+    for source in study.sources:
+        path = resolve_path(source.path, base=base)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        sources.append({"name": source.name or path.stem, "sha256": digest, "bytes": path.stat().st_size})
+    counts = cohort.decisions["site"].value_counts(sort=False)
+    content: dict[str, Any] = {"sources": sources, "rows": {str(site): int(count) for site, count in counts.items()}}
+    text = json.dumps(content, sort_keys=True)
+    return content | {"digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def search_key(prepared: Prepared) -> str:
+    """Return the name under which searches of the same question on the same data are gone on with.
+
+    What does not change a trial (their number, the families, reports, gates) does not change it.
+    """
+    study = prepared.study
+    content = {
+        "data": prepared.fingerprint["digest"],
+        "inputs": study.inputs.model_dump(mode="json"),
+        "endpoint": study.endpoint.model_dump(mode="json"),
+        "features": prepared.section.model_dump(mode="json"),
+        "validation": study.validation.model_dump(mode="json"),
+        "seed": study.search.seed,
+    }
+    return f"{study.study}-{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]}"

@@ -1,0 +1,112 @@
+"""Who is in which fold: by patient (stratified), by site, or forward in time; always seeded, never by row."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from theracast_data.errors import CohortError
+
+Rows = NDArray[np.intp]
+Folds = list[tuple[Rows, Rows]]
+
+
+def make_folds(
+    decisions: pd.DataFrame, y: NDArray[np.float64], *, by: Literal["subject", "site", "time"], folds: int, seed: int
+) -> Folds:
+    """Return (train, test) positions per fold; every test row is known and no patient is on both sides.
+
+    Args:
+        decisions: (n, ...) `subject_id`, `site`, `index_time`, `calendar`.
+        y: (n,) 0/1, all known.
+        by: `subject`: stratified by outcome and grouped by patient; `site`: each fold leaves out whole sites;
+            `time`: each fold is tested on decisions later than all it was trained on.
+        folds: number of folds; with `site` at most the number of sites.
+        seed: of the shuffle.
+
+    Raises:
+        CohortError: the decisions do not allow such a split.
+    """
+    if by == "site":
+        return _by_site(decisions, y, folds=folds)
+    if by == "time":
+        return _by_time(decisions, y, folds=folds)
+    patients = _patients(decisions)
+    fewest = min(len(np.unique(patients[y == outcome])) for outcome in (0.0, 1.0))
+    if fewest < folds:
+        raise CohortError(
+            f"{folds} folds need at least {folds} patients of either outcome, there are {fewest}. "
+            "Lower validation.scheme.outer / inner, or add patients."
+        )
+    if patients.max(initial=-1) + 1 == len(y):
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
+    else:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, patients)
+    return _with_both_outcomes([(train, test) for train, test in splitter], y)
+
+
+def _patients(decisions: pd.DataFrame) -> Rows:
+    """Number the patients; the same identifier at another site is another patient."""
+    return decisions.groupby(["site", "subject_id"], sort=False, dropna=False).ngroup().to_numpy()
+
+
+def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
+    sites = decisions["site"].value_counts(sort=True)
+    if len(sites) < 2:
+        raise CohortError(
+            "validation.scheme.by: site needs at least two development sites. Use by: subject, or add a site."
+        )
+    number = min(folds, len(sites))
+    loads = np.zeros(number)
+    fold_of: dict[str, int] = {}
+    for site, count in sites.items():
+        smallest = int(np.argmin(loads))
+        fold_of[str(site)] = smallest
+        loads[smallest] += count
+    fold = decisions["site"].map(fold_of).to_numpy()
+    return _with_both_outcomes([(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(number)], y)
+
+
+def _by_time(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
+    moment = _moments(decisions)
+    edges = np.unique(np.quantile(moment, np.linspace(0, 1, folds + 2)[1:-1], method="higher"))
+    first = _patients(decisions)
+    splits: Folds = []
+    for lower, upper in zip(edges, [*edges[1:], np.inf], strict=True):
+        train = np.flatnonzero(moment < lower)
+        later = (moment >= lower) & (moment < upper)
+        test = np.flatnonzero(later & ~np.isin(first, first[train]))
+        if len(train) and len(test):
+            splits.append((train, test))
+    if not splits:
+        raise CohortError(
+            "validation.scheme.by: time finds all decisions at one moment. Name the column with the date or year "
+            "as `index_time` or `calendar` of the source, or use by: subject."
+        )
+    return _with_both_outcomes(splits, y)
+
+
+def _moments(decisions: pd.DataFrame) -> NDArray[np.float64]:
+    index_time = decisions["index_time"]
+    calendar = decisions["calendar"].to_numpy(dtype=float)
+    if index_time.notna().all():
+        return index_time.astype("datetime64[us]").astype("int64").to_numpy(dtype=float)
+    if not np.isnan(calendar).any():
+        return calendar
+    raise CohortError(
+        "validation.scheme.by: time needs a date for every decision. Name its column as `index_time` or `calendar`, "
+        "or use by: subject."
+    )
+
+
+def _with_both_outcomes(splits: Folds, y: NDArray[np.float64]) -> Folds:
+    one_sided = sum(len(np.unique(y[train])) < 2 for train, _ in splits)
+    if one_sided:
+        raise CohortError(
+            f"{one_sided} of {len(splits)} folds would train on one outcome only. Use fewer folds or validation.scheme.by: subject."
+        )
+    return splits

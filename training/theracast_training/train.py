@@ -1,0 +1,219 @@
+"""`theracast train`: from a study to a tuned, calibrated, externally validated and registered response model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from theracast_models.response_model import ResponseModel
+from theracast_training import tracking
+from theracast_training.comparisons import Judged, compare_with, evaluate_judged, evaluate_rival
+from theracast_training.curves import curves
+from theracast_training.development import Developed, Progress, Silent, develop
+from theracast_training.prepare import Prepared, prepare
+from theracast_training.promotion import store_predictions
+from theracast_training.story import Story, write_story
+from theracast_training.study import Study
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training gave.
+
+    Attributes:
+        model: `models:/NAME/VERSION`.
+        response_model: the model itself.
+        family: the family that was chosen.
+        seconds: duration.
+        report: the study report, HTML.
+        report_path: where it lies.
+    """
+
+    model: str
+    response_model: ResponseModel
+    family: str
+    choice: str
+    seconds: float
+    report: str
+    report_path: Path
+    run_id: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the contract of `theracast train --json`."""
+        evaluations = self.response_model.evaluations
+        return {
+            "model": self.model,
+            "family": self.family,
+            "choice": self.choice,
+            "cv": evaluations["cv"],
+            "external": evaluations["external"],
+            "baselines": evaluations["baselines"],
+            "single_modality": evaluations["single_modality"],
+            "identity": self.response_model.identity,
+            "run_id": self.run_id,
+            "report": str(self.report_path),
+            "seconds": self.seconds,
+        }
+
+    def to_text(self) -> str:
+        """Return the outcome as lines to read."""
+        evaluations = self.response_model.evaluations
+        lines = [f"{self.model}: {self.family} ({self.choice})"]
+        sites = {"nested cross-validation": evaluations["cv"], **evaluations["external"]}
+        for site, figures in sites.items():
+            if figures and figures.get("auc") is not None:
+                lines.append(
+                    f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  AUC {figures['auc']:.3f} "
+                    f"({figures['auc_low']:.3f} to {figures['auc_high']:.3f})  Brier {figures['brier']:.3f}  "
+                    f"slope {figures['calibration_slope']:.2f}"
+                )
+            elif figures:
+                lines.append(f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  too few to judge")
+        lines.append(f"report: {self.report_path}   ({self.seconds:.0f} s)")
+        return "\n".join(lines)
+
+
+def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: Progress | None = None) -> TrainResult:
+    """Tune, fit, calibrate, validate and register the model of a study; alias `challenger`.
+
+    A training that was killed goes on from its finished trials when it is started again; the result is the same.
+
+    Args:
+        study: the study.
+        base: folder from which relative paths of the study count.
+        now: the moment that the model and the report carry.
+        jobs: worker processes.
+        progress: told of steps and trials.
+
+    Raises:
+        TheracastError: what the data or the study do not allow.
+    """
+    follow = progress or Silent()
+    started = time.monotonic()
+    follow.step("reading and auditing the data")
+    prepared = prepare(study, base=base)
+    developed = develop(prepared, jobs=jobs, progress=follow)
+    follow.step("validating")
+    evaluations = evaluate(prepared, developed)
+    model = ResponseModel.build(
+        card=model_card_facts(prepared, developed, now=now),
+        inputs=study.inputs,
+        section=prepared.section,
+        endpoint=study.endpoint,
+        calibrated=developed.fitted,
+        table=prepared.table.take(prepared.learn),
+        y=prepared.target.y[prepared.learn],
+        evaluations=evaluations,
+    )
+    follow.step("writing to MLflow")
+    return _record(prepared, developed, model, now=now, started=started)
+
+
+def evaluate(prepared: Prepared, developed: Developed) -> dict[str, Any]:
+    """Return the performance of the model, the baselines and the single modalities, as it travels in the artefact."""
+    own = {site: evaluate_judged(judged, prepared) for site, judged in developed.own.items()}
+    by_kind: dict[str, dict[str, Any]] = {"baseline": {}, "modality": {}}
+    for rival in developed.rivals:
+        by_kind[rival.kind][rival.name] = evaluate_rival(rival, prepared)
+    return {
+        "cv": own.pop("cv", {}),
+        "external": own,
+        "baselines": by_kind["baseline"],
+        "single_modality": by_kind["modality"],
+        "comparisons": compare_with(developed.rivals, developed.own, prepared),
+    }
+
+
+def model_card_facts(prepared: Prepared, developed: Developed, *, now: datetime) -> dict[str, Any]:
+    """Return what the artefact says of its own making."""
+    study = prepared.study
+    return {
+        "name": study.study,
+        "question": study.question,
+        "created": now.isoformat(timespec="seconds"),
+        "family": developed.final.choice.family,
+        "choice": developed.final.choice.reason,
+        "seed": study.search.seed,
+        "development": list(prepared.sites),
+        "external": list(prepared.external),
+        "data_fingerprint": prepared.fingerprint["digest"],
+        "gates": study.gates.model_dump(mode="json"),
+        "audit": {"open_errors": sorted(finding.check for finding in prepared.audit.open_errors)},
+    }
+
+
+def site_curves(prepared: Prepared, own: Mapping[str, Judged]) -> dict[str, Any]:
+    """Return the curves of the report for every site at which the model was judged."""
+    report = prepared.study.report
+    found = {}
+    for site, judged in own.items():
+        target = prepared.target.take(judged.rows)
+        found[site] = curves(
+            target.y,
+            judged.probability,
+            weight=target.weight(),
+            decision_range=report.decision_range,
+            bootstrap=min(report.bootstrap, 500),
+            seed=prepared.study.search.seed,
+        )
+    return found
+
+
+def _record(
+    prepared: Prepared, developed: Developed, model: ResponseModel, *, now: datetime, started: float
+) -> TrainResult:
+    """Write everything to MLflow, register the version, and return the result."""
+    study = prepared.study
+    client = tracking.connect()
+    choice = developed.final.choice
+    tags = {
+        "theracast.study": study.study,
+        "theracast.seed": str(study.search.seed),
+        "theracast.data": prepared.fingerprint["digest"],
+        "theracast.identity": model.identity,
+    }
+    with tracking.study_run(client, study.study, tags=tags) as run_id, tempfile.TemporaryDirectory() as scratch:
+        for family, search in choice.searches.items():
+            tracking.log_family(client, run_id, family, search, chosen=family == choice.family)
+        tracking.log_site_metrics(client, run_id, model.evaluations)
+        client.log_text(run_id, _resolved(study), "study.json")
+        client.log_dict(run_id, prepared.fingerprint, "data_fingerprint.json")
+        client.log_dict(run_id, prepared.audit.to_json(), "audit.json")
+        store_predictions(run_id, developed.own, prepared)
+        folder = Path(scratch) / "response_model"
+        model.save(folder)
+        version = tracking.register(client, run_id, study.study, model, folder, tags=tags)
+        uri = f"models:/{study.study}/{version}"
+        story = Story(
+            prepared=prepared,
+            developed=developed,
+            model=model,
+            uri=uri,
+            curves=site_curves(prepared, developed.own),
+            made=now.date(),
+            seconds=time.monotonic() - started,
+        )
+        report, path = write_story(story, client, run_id, version)
+    return TrainResult(
+        model=uri,
+        response_model=model,
+        family=choice.family,
+        choice=choice.reason,
+        seconds=round(time.monotonic() - started, 2),
+        report=report,
+        report_path=path,
+        run_id=run_id,
+    )
+
+
+def _resolved(study: Study) -> str:
+    return json.dumps(study.model_dump(mode="json"), indent=1, ensure_ascii=False)
