@@ -62,7 +62,7 @@ class Developed:
 
 def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     """Tune in nested cross-validation and on all development decisions, and fit what was chosen."""
-    final = _final_task(prepared)
+    final = final_task(prepared)
     outer = nested_tasks(final)
     singles = _modality_tasks(prepared, final)
     tasks = [final, *outer, *(task for group in singles.values() for task in group)]
@@ -101,7 +101,8 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     return Developed(chosen, fitted, own, rivals, nested)
 
 
-def _final_task(prepared: Prepared) -> Task:
+def final_task(prepared: Prepared) -> Task:
+    """Return the task that develops the model which is kept."""
     study = prepared.study
     count = len(prepared.learn)
     return Task(

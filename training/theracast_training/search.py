@@ -146,7 +146,7 @@ def tune(
         for _ in range(min(done, trials)):
             on_trial()
         while done < trials:
-            study.sampler = optuna.samplers.TPESampler(seed=_trial_seed(seed, family, done))
+            study.sampler = optuna.samplers.TPESampler(seed=trial_seed(seed, family, done))
             if done == 0 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 study.enqueue_trial(FIRST_TRY[family])
             _run_trial(study, family, folds, seed=seed)
@@ -162,7 +162,8 @@ def tune(
     )
 
 
-def _trial_seed(seed: int, family: str, done: int) -> int:
+def trial_seed(seed: int, family: str, done: int) -> int:
+    """Return the sampler's seed for the trial that comes after `done` finished ones."""
     return int(np.random.SeedSequence([seed, zlib.crc32(family.encode()), done]).generate_state(1)[0])
 
 
