@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from theracast_data.errors import CohortError
 from theracast_features.specs import FeatureTable
 from theracast_models.calibration import AffineCalibration
-from theracast_models.families import Recipe, build_model, load_model
+from theracast_models.families import Recipe, as_recipe, build_model, load_model
 from theracast_models.folds import Fold, out_of_fold_log_odds, patient_folds, patient_numbers
 from theracast_models.logodds import Floats, ReplicableModel, expit
 
@@ -179,7 +179,7 @@ def check_outcome(y: Floats) -> None:
 def _has_trees(recipe: Recipe) -> bool:
     if recipe.family != "stack":
         return recipe.family == "lightgbm"
-    return any(member["family"] == "lightgbm" for member in recipe.to_json()["params"]["members"])
+    return any(_has_trees(as_recipe(member)) for member in recipe.params["members"])
 
 
 def _resample(

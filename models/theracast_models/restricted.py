@@ -14,7 +14,6 @@ from theracast_data.errors import CohortError
 from theracast_data.sources import Modality
 from theracast_features.specs import FeatureTable
 from theracast_models.logodds import Floats, Gaps, ReplicableModel
-
 from theracast_models.sentences import gap_sentences
 
 

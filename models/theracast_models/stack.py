@@ -14,11 +14,10 @@ import numpy as np
 from theracast_features.specs import FeatureTable
 from theracast_models.folds import out_of_fold_log_odds, patient_folds
 from theracast_models.logodds import Floats, Gaps, ReplicableModel, expit, logit
+from theracast_models.sentences import gap_sentences
 
 # Worth about one patient: members that agree share their weight evenly instead of by chance.
 WEIGHT_PENALTY = 1.0
-
-from theracast_models.sentences import gap_sentences
 
 
 class Stack:

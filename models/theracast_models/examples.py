@@ -1,0 +1,135 @@
+"""Invented patients that travel with a model, so that every way of asking it can be checked against its own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from theracast_data.sources import Cell, ColumnSpec, Inputs, OneHotSpec, TableSource, snake_case
+from theracast_features.specs import FeatureSpec
+from theracast_models.reference import RARE_LEVELS, FeatureReference, Reference
+
+TYPICAL = 6
+UNKNOWN_CATEGORY = "a category never seen"
+
+Row = dict[str, Any]
+
+
+def invented_rows(
+    inputs: Inputs, catalogue: Sequence[FeatureSpec], reference: Reference, *, seed: int = 0
+) -> list[Row]:
+    """Return raw rows of patients who never were: each column is drawn for itself from its development quantiles.
+
+    After six complete ones: one with every second column missing, one with nothing known, one with an unseen category,
+    and one with numbers written as text. All rows have the same columns; None is missing.
+    """
+    rng = np.random.default_rng([seed, 51])
+    about = {
+        spec.columns[0]: reference.features[spec.name]
+        for spec in catalogue
+        if spec.role == "value" and len(spec.columns) == 1
+    }
+    rows = [_complete(inputs, about, rng) for _ in range(TYPICAL + 4)]
+    halved, empty, unseen, spelt = rows[TYPICAL:]
+    columns = list(_feature_columns(inputs))
+    halved |= dict.fromkeys(columns[::2])
+    empty |= dict.fromkeys(columns)
+    unseen |= dict.fromkeys(_category_columns(inputs), UNKNOWN_CATEGORY)
+    for source in inputs.sources:
+        numbers = [raw for raw, spec in source.columns.items() if spec.resolved_kind == "numeric"]
+        spelt |= {raw: _as_text(spelt[raw], source.decimal) for raw in numbers if spelt.get(raw) is not None}
+    subject = inputs.sources[0].subject
+    return [{subject: f"example-{number}"} | row for number, row in enumerate(rows, start=1)]
+
+
+def raw_columns(inputs: Inputs) -> list[str]:
+    """Return the headers that a raw table for scoring may have: the patient's, then every column that is read."""
+    first = inputs.sources[0]
+    named = [first.subject, first.index_time, first.treatment, first.calendar]
+    named.append(None if first.site == "$sheet" else first.site)
+    return list(dict.fromkeys([name for name in named if name is not None] + _feature_columns(inputs)))
+
+
+def _feature_columns(inputs: Inputs) -> list[str]:
+    """Return raw headers of everything that is not a mere covariate."""
+    found: list[str] = []
+    for source in inputs.sources:
+        found += [raw for raw, spec in source.columns.items() if spec.role == "feature"]
+        found += [raw for group in source.one_hot if group.role == "feature" for raw in group.columns]
+    return list(dict.fromkeys(found))
+
+
+def _category_columns(inputs: Inputs) -> list[str]:
+    return [
+        raw
+        for source in inputs.sources
+        for raw, spec in source.columns.items()
+        if spec.role == "feature" and spec.resolved_kind == "categorical"
+    ]
+
+
+def _complete(inputs: Inputs, about: dict[str, FeatureReference], rng: np.random.Generator) -> Row:
+    row: Row = {}
+    for source in inputs.sources:
+        for raw, spec in source.columns.items():
+            if spec.role == "feature":
+                row[raw] = _cell(spec, about.get(spec.name or snake_case(raw)), source, rng)
+        for group in source.one_hot:
+            if group.role == "feature":
+                row |= _one_hot(group, about.get(group.name), rng)
+    return row
+
+
+def _cell(spec: ColumnSpec, known: FeatureReference | None, source: TableSource, rng: np.random.Generator) -> Any:
+    """Return one raw cell as the source would write it; None for a column of which nothing is known."""
+    if known is None:
+        return None
+    if spec.resolved_kind == "categorical":
+        level = _draw(known, rng)
+        return None if level is None else _cell_of_level(spec, level)
+    if not known.quantiles:
+        return None
+    if spec.resolved_kind == "boolean":
+        return _cell_of_answer(spec, rng.random() < known.levels.get("1", 0.5 if not known.cells else 0.0))
+    return _number(spec, known, rng)
+
+
+def _number(spec: ColumnSpec, known: FeatureReference, rng: np.random.Generator) -> float:
+    points = [known.quantiles[name] for name in ("p05", "p25", "p50", "p75", "p95")]
+    drawn = float(np.interp(rng.uniform(0.05, 0.95), [0.05, 0.25, 0.5, 0.75, 0.95], points))
+    if spec.source_unit is not None and spec.unit is not None and spec.source_unit != spec.unit:
+        from theracast_data.units import convert
+
+        drawn = float(convert(np.array([drawn]), spec.unit, spec.source_unit, quantity="an example")[0])
+    return float(f"{drawn:.3g}")
+
+
+def _draw(known: FeatureReference, rng: np.random.Generator) -> str | None:
+    levels = {level: share for level, share in known.levels.items() if level != RARE_LEVELS}
+    if not levels:
+        return None
+    shares = np.array(list(levels.values()))
+    return str(rng.choice(list(levels), p=shares / shares.sum()))
+
+
+def _cell_of_level(spec: ColumnSpec, level: str) -> Cell:
+    if isinstance(spec.levels, dict):
+        return next((cell for cell, category in spec.levels.items() if str(category) == level), level)
+    return level
+
+
+def _cell_of_answer(spec: ColumnSpec, yes: bool) -> Cell:
+    if isinstance(spec.levels, dict):
+        return next((cell for cell, category in spec.levels.items() if bool(category) == yes), int(yes))
+    return int(yes)
+
+
+def _one_hot(group: OneHotSpec, known: FeatureReference | None, rng: np.random.Generator) -> Row:
+    level = None if known is None else _draw(known, rng)
+    return {raw: None if level is None else int(category == level) for raw, category in group.columns.items()}
+
+
+def _as_text(number: Any, decimal: str) -> str:
+    return f" {number} ".replace(".", decimal)
