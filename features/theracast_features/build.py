@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -30,13 +31,25 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
             "decisions. Call resolve_section(section, development) first."
         )
     indicators = () if section.missing_indicators == "none" else section.missing_indicators
-    made = static_features(cohort, static_names(cohort, section))
-    made += derived_features(cohort, section)
-    made += missing_indicators(cohort, indicators)
-    catalogue = tuple(spec for spec, _ in made)
+    return merge_tables(
+        [
+            static_features(cohort, static_names(cohort, section)),
+            derived_features(cohort, section),
+            missing_indicators(cohort, indicators),
+        ]
+    )
+
+
+def merge_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
+    """Return the tables of several builders over the same decisions side by side.
+
+    Raises:
+        StudyError: two features have the same name.
+    """
+    catalogue = tuple(spec for table in tables for spec in table.catalogue)
     _check_distinct([spec.name for spec in catalogue])
-    frame = pd.DataFrame({spec.name: column for spec, column in made}, index=cohort.decisions.index)
-    return FeatureTable(frame=frame, catalogue=catalogue, decisions=cohort.decisions)
+    frame = pd.concat([table.frame for table in tables], axis=1)
+    return FeatureTable(frame=frame, catalogue=catalogue, decisions=tables[0].decisions)
 
 
 def resolve_section(section: FeatureSection, development: Cohort) -> FeatureSection:

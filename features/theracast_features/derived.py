@@ -13,8 +13,7 @@ from theracast_data.sources import ColumnSpec
 from theracast_features.naming import label_from_name, nearest_name
 from theracast_features.scores import published_score, unit_factor
 from theracast_features.section import FeatureSection, RatioSpec, ScoreSpec
-from theracast_features.specs import FeatureSpec, feature_name
-from theracast_features.static import Made
+from theracast_features.specs import FeatureSpec, FeatureTable, feature_name
 
 
 @dataclass
@@ -41,7 +40,7 @@ class _Known:
             )
 
 
-def derived_features(cohort: Cohort, section: FeatureSection) -> Made:
+def derived_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
     """Return the ratios and scores of the study, in its order; a score may use a ratio that stands before it.
 
     Raises:
@@ -53,15 +52,23 @@ def derived_features(cohort: Cohort, section: FeatureSection) -> Made:
         units={name: spec.unit if isinstance(spec, ColumnSpec) else None for name, spec in allowed.items()},
         covariates=set(cohort.columns) - set(allowed),
     )
-    made: Made = []
+    catalogue: list[FeatureSpec] = []
+    columns: list[pd.Series] = []
     for spec in section.derived:
         if isinstance(spec, RatioSpec):
             meaning, values = _ratio(spec, known)
             known.values[spec.name], known.units[spec.name] = values, spec.unit
         else:
             meaning, values = _score(spec, known)
-        made.append((meaning, values))
-    return made
+        catalogue.append(meaning)
+        columns.append(values)
+    # Two features of one name are told apart, and refused, when all builders' tables come together.
+    frame = pd.concat(columns, axis=1) if columns else pd.DataFrame(index=cohort.values.index)
+    return FeatureTable(
+        frame=frame.set_axis([meaning.name for meaning in catalogue], axis=1),
+        catalogue=tuple(catalogue),
+        decisions=cohort.decisions,
+    )
 
 
 def _ratio(spec: RatioSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:

@@ -10,9 +10,7 @@ from theracast_data.errors import StudyError
 from theracast_data.sources import ColumnSpec, OneHotSpec
 from theracast_features.naming import label_from_name, nearest_name
 from theracast_features.section import FeatureSection
-from theracast_features.specs import FeatureSpec, feature_name
-
-Made = list[tuple[FeatureSpec, pd.Series]]
+from theracast_features.specs import FeatureSpec, FeatureTable, feature_name
 
 
 def static_names(cohort: Cohort, section: FeatureSection) -> list[str]:
@@ -44,23 +42,34 @@ def check_names(cohort: Cohort, names: tuple[str, ...], *, place: str, covariate
         raise StudyError(f"features.{place}: " + "; ".join(faults) + ". Use the names inside Theracast.")
 
 
-def static_features(cohort: Cohort, names: list[str]) -> Made:
+def static_features(cohort: Cohort, names: list[str]) -> FeatureTable:
     """Return these columns as features: numbers clipped to their caps, categories as str, yes/no as 0/1."""
-    columns = [(name, cohort.columns[name]) for name in names]
-    return [(static_spec(name, spec), _value(cohort.values[name], spec)) for name, spec in columns]
+    catalogue = tuple(static_spec(name, cohort.columns[name]) for name in names)
+    numeric = [spec.columns[0] for spec in catalogue if spec.kind != "categorical"]
+    caps = [_caps(cohort.columns[name]) for name in numeric]
+    lower, upper = np.array(caps, dtype=np.float64).reshape(len(numeric), 2).T
+    numbers = np.clip(cohort.values[numeric].to_numpy(dtype=np.float64), lower, upper)
+    frame = pd.DataFrame(numbers, index=cohort.values.index, columns=numeric)
+    categories = {
+        spec.columns[0]: cohort.values[spec.columns[0]].astype("str")
+        for spec in catalogue
+        if spec.kind == "categorical"
+    }
+    frame = pd.concat([frame, pd.DataFrame(categories, index=frame.index)], axis=1)[names]
+    return FeatureTable(
+        frame=frame.set_axis([spec.name for spec in catalogue], axis=1), catalogue=catalogue, decisions=cohort.decisions
+    )
 
 
-def missing_indicators(cohort: Cohort, names: tuple[str, ...]) -> Made:
+def missing_indicators(cohort: Cohort, names: tuple[str, ...]) -> FeatureTable:
     """Return for each of these columns 1.0 where it was not measured, else 0.0.
 
     Raises:
         StudyError: a name that is not a column, or a covariate.
     """
     check_names(cohort, names, place="missing_indicators")
-    made: Made = []
-    for name in names:
-        spec = cohort.columns[name]
-        meaning = FeatureSpec(
+    catalogue = tuple(
+        FeatureSpec(
             name=feature_name(spec.modality, name, "missing"),
             modality=spec.modality,
             kind="boolean",
@@ -68,8 +77,12 @@ def missing_indicators(cohort: Cohort, names: tuple[str, ...]) -> Made:
             columns=(name,),
             role="indicator",
         )
-        made.append((meaning, cohort.values[name].isna().astype(np.float64)))
-    return made
+        for name, spec in ((name, cohort.columns[name]) for name in names)
+    )
+    frame = cohort.values[list(names)].isna().astype(np.float64)
+    return FeatureTable(
+        frame=frame.set_axis([spec.name for spec in catalogue], axis=1), catalogue=catalogue, decisions=cohort.decisions
+    )
 
 
 def static_spec(name: str, spec: ColumnSpec | OneHotSpec) -> FeatureSpec:
@@ -97,8 +110,6 @@ def _levels(spec: ColumnSpec | OneHotSpec) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(str(level) for level in levels))
 
 
-def _value(column: pd.Series, spec: ColumnSpec | OneHotSpec) -> pd.Series:
-    if isinstance(spec, OneHotSpec) or spec.resolved_kind == "categorical":
-        return column.astype("str")
-    lower, upper = spec.cap_range
-    return column.astype(np.float64).clip(lower=lower, upper=upper)
+def _caps(spec: ColumnSpec | OneHotSpec) -> tuple[float, float]:
+    lower, upper = spec.cap_range if isinstance(spec, ColumnSpec) else (None, None)
+    return (-np.inf if lower is None else lower), (np.inf if upper is None else upper)

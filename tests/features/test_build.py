@@ -252,6 +252,14 @@ def test_the_table_and_its_catalogue_come_back_from_the_files(tmp_path: Path) ->
     pd.testing.assert_frame_equal(again.frame, table.frame)
 
 
+@pytest.mark.parametrize("names", [("cancer_type",), ("age",), ()])
+def test_tables_of_one_kind_or_of_nothing(names: tuple[str, ...]) -> None:
+    """Only categories, only numbers, or no feature at all."""
+    section = FeatureSection(include=names, missing_indicators="none")
+    frame = build_features(cohort_of([{"age": 5.0}, {"cancer_type": "NSCLC"}]), section).frame
+    assert frame.shape == (2, len(names))
+
+
 def test_a_cohort_without_decisions_gives_a_table_without_rows() -> None:
     """All columns are there."""
     assert build_features(cohort_of([]), EVERYTHING).frame.shape == (0, 13)

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from theracast_data.synthetic.files import Tables
+from theracast_data.synthetic.patients import MODALITY_COLUMNS
 from theracast_data.synthetic.truth import PlantedFault
 
 U_PER_L_IN_UKAT_PER_L = 60.0
@@ -42,6 +43,7 @@ def plant_faults(decisions: pd.DataFrame, values: pd.DataFrame, outcomes: pd.Dat
     copied = np.concatenate([rows["Northfield"][10:13], rows["Harbour"][5:7]])
     extra = values.iloc[copied].reset_index(drop=True)
     extra["ldh"] = (extra["ldh"] / U_PER_L_IN_UKAT_PER_L).round(2).where(extra.index < len(again), extra["ldh"])
+    extra.loc[extra.index < len(again), list(MODALITY_COLUMNS["wearables"])] = np.nan
     return (
         pd.concat([decisions, again, twice], ignore_index=True),
         pd.concat([values, extra], ignore_index=True),
