@@ -1,7 +1,233 @@
-"""The study report: one self-contained HTML page."""
+"""The study report: one self-contained HTML page, made from numbers alone."""
 
 from __future__ import annotations
 
-from theracast_training.content import ReportContent, explanation_summary
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-__all__ = ["ReportContent", "explanation_summary"]
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from theracast_training import panels, wording
+from theracast_training.content import NESTED, ReportContent, explanation_summary
+from theracast_training.limits import derived_limits
+from theracast_training.summary import summary_sentences
+
+__all__ = ["ReportContent", "explanation_summary", "study_report"]
+
+TEMPLATES = Path(__file__).parent / "templates"
+SEVERITIES = ("error", "warning", "note")
+
+
+def study_report(content: ReportContent) -> str:
+    """Return the study report as one HTML page that asks nothing of the network.
+
+    The same content gives the same page, byte for byte.
+    """
+    return (
+        page_environment(autoescape=True)
+        .get_template("study_report.html.j2")
+        .render(
+            c=content,
+            summary=summary_sentences(content),
+            limits=derived_limits(content),
+            sites=_site_rows(content),
+            thresholds=_threshold_rows(content),
+            findings=_sorted_findings(content),
+            comparisons=_comparison_rows(content),
+            directions=_direction_rows(content),
+            catalogue=_catalogue_rows(content),
+            families=_family_rows(content),
+            panel=_drawn(content),
+            scheme=_scheme_words(content.scheme),
+        )
+    )
+
+
+def page_environment(*, autoescape: bool) -> Environment:
+    """Return the template environment with the wording of numbers as filters."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "interval": wording.interval,
+        "percent_interval": wording.percent_interval,
+        "percent": wording.percent,
+        "hundredfold_interval": wording.hundredfold_interval,
+        "decimals": wording.number,
+        "p_value": wording.p_value,
+        "thousands": wording.count,
+        "site_label": wording.site_label,
+        "listed": wording.listed,
+    }
+    return environment
+
+
+def _drawn(content: ReportContent) -> dict[str, Any]:
+    """Return every panel as safe markup."""
+
+    def safe(found: list[dict[str, str]]) -> list[dict[str, Any]]:
+        return [one | {"svg": Markup(one["svg"])} for one in found]
+
+    single = {
+        "forest": panels.forest_panel(content) if content.performance else None,
+        "roc": panels.roc_panel(content) if content.curves else None,
+        "pr": panels.precision_recall_panel(content) if content.curves else None,
+        "tuning": panels.tuning_panel(content),
+        "explanation": panels.explanation_panel(content),
+        "modality": panels.modality_panel(content),
+    }
+    several = {
+        "calibration": safe(panels.calibration_panels(content)),
+        "decision": safe(panels.decision_panels(content)),
+    }
+    return {name: None if found is None else Markup(found) for name, found in single.items()} | several
+
+
+def _site_rows(content: ReportContent) -> list[dict[str, Any]]:
+    legend = {one["label"]: one["colour"] for one in panels.legend_of(content)}
+    return [
+        {
+            "key": site,
+            "label": wording.site_label(site),
+            "colour": legend[wording.site_label(site)],
+            "nested": site == NESTED,
+            "verdict": wording.calibration_verdict(record),
+            "record": record,
+        }
+        for site, record in content.performance.items()
+    ]
+
+
+def _threshold_rows(content: ReportContent) -> list[dict[str, Any]]:
+    """Return one block a threshold with a row for each site."""
+    blocks: dict[float, list[dict[str, Any]]] = {}
+    for site, record in content.performance.items():
+        for row in record.get("thresholds") or []:
+            blocks.setdefault(float(row["threshold"]), []).append(
+                {"label": wording.site_label(site), "n": record["n"], "row": row}
+            )
+    return [{"threshold": threshold, "rows": rows} for threshold, rows in sorted(blocks.items())]
+
+
+def _sorted_findings(content: ReportContent) -> dict[str, list[Mapping[str, Any]]]:
+    """Return open findings by severity, and the accepted ones."""
+    found: dict[str, list[Mapping[str, Any]]] = {
+        severity: [one for one in content.findings if one["severity"] == severity and not one.get("accepted")]
+        for severity in SEVERITIES
+    }
+    return found | {"accepted": [one for one in content.findings if one.get("accepted")]}
+
+
+def _comparison_rows(content: ReportContent) -> list[dict[str, Any]]:
+    rows = []
+    for one in content.comparisons:
+        difference = {"d": one.get("auc_difference"), "d_low": one.get("low"), "d_high": one.get("high")}
+        error = {"d": one.get("brier_difference"), "d_low": one.get("brier_low"), "d_high": one.get("brier_high")}
+        rows.append(
+            {
+                "against": one["against"],
+                "kind": one["kind"],
+                "site": wording.site_label(str(one["site"])),
+                "external": one["site"] in content.external,
+                "n": one.get("n"),
+                "auc_a": one.get("auc_a"),
+                "auc_b": one.get("auc_b"),
+                "auc": wording.interval(difference, "d", digits=3, signed=True),
+                "p": wording.p_value(one.get("p_value")),
+                "brier": wording.interval(error, "d", digits=3, signed=True) if one.get("calibrated", True) else "–",
+            }
+        )
+    return rows
+
+
+def _direction_rows(content: ReportContent) -> list[dict[str, Any]]:
+    """Return for each shown feature what speaks for and against."""
+    rows = []
+    for feature in (content.explanation.get("features") or [])[: panels.SHOWN_FEATURES]:
+        if feature["mean_abs"] > 0:
+            rows.append(
+                {"label": feature["label"], "modality": feature["modality"], "words": _direction_words(feature)}
+            )
+    return rows
+
+
+def _direction_words(feature: Mapping[str, Any]) -> str:
+    direction, levels = feature.get("direction"), feature.get("levels") or []
+    if levels:
+        favourable = [one["level"] for one in levels if one["mean_phi"] > 0][:3]
+        against = [one["level"] for one in reversed(levels) if one["mean_phi"] < 0][:3]
+        parts = [
+            f"{word}: {wording.listed(names)}" for word, names in (("for", favourable), ("against", against)) if names
+        ]
+        return "; ".join(parts) or "no clear direction"
+    if direction is None or abs(direction) < 0.3:
+        return "no single direction"
+    return "higher values speak for it" if direction > 0 else "higher values speak against it"
+
+
+def _catalogue_rows(content: ReportContent) -> list[dict[str, Any]]:
+    sites = [*content.development, *content.external]
+    return [
+        {
+            "label": spec["label"],
+            "name": spec["name"],
+            "modality": spec["modality"],
+            "unit": spec.get("unit") or ("category" if spec.get("kind") == "categorical" else ""),
+            "code": spec.get("code") or "",
+            "role": spec.get("role", "value"),
+            "missing": [(spec.get("missing") or {}).get(site) for site in sites],
+        }
+        for spec in content.features
+    ]
+
+
+def _family_rows(content: ReportContent) -> list[dict[str, Any]]:
+    rows = []
+    for family, search in content.searches.items():
+        trials = search.get("trials") or []
+        finished = sum(trial.get("loss") is not None and trial.get("state") != "PRUNED" for trial in trials)
+        rows.append(
+            {
+                "family": family,
+                "chosen": family == content.family,
+                "loss": search.get("loss"),
+                "error": search.get("standard_error"),
+                "trials": f"{finished} of {len(trials)} to the end" if trials else "no search of its own",
+                "params": [f"{name} {_parameter(value)}" for name, value in (search.get("params") or {}).items()],
+            }
+        )
+    return rows
+
+
+def _parameter(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}".replace("-", "−")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_parameter(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_parameter(one) for one in value)
+    return str(value)
+
+
+def _scheme_words(scheme: Mapping[str, Any]) -> str:
+    """Return how the procedure was judged, a sentence."""
+    by = {
+        "subject": "stratified, all decisions of a patient in one fold",
+        "site": "leaving sites out",
+        "time": "forward in time",
+    }[str(scheme.get("by", "subject"))]
+    inner = f"Families were tuned on {scheme['inner']} inner folds ({by}), up to {scheme['trials']} trials a family."
+    if not scheme.get("outer"):
+        return f"{inner} Nested cross-validation was left out."
+    repeated = f", repeated {scheme['repeats']} times" if scheme.get("repeats", 1) > 1 else ""
+    return (
+        f"{inner} The whole procedure, tuning and choice of family included, was judged by nested cross-validation with "
+        f"{scheme['outer']} outer folds{repeated}. External sites took no part in any choice."
+    )
