@@ -299,7 +299,12 @@ def _beats_gate(policy: GatePolicy, evidence: Evidence, champion: Evidence | Non
         return
     if evidence.y is None or evidence.p is None or champion.y is None or champion.p is None:
         yield GateRow(
-            "beats", required, "not compared", False, "the two were not scored on the same patients; name the study."
+            "beats",
+            required,
+            "not compared",
+            False,
+            "no patients are on record here on whom both were judged. Probabilities stay on the machine that trained "
+            "(THERACAST_HOME/predictions): move the alias there, or train both versions here.",
         )
         return
     if evidence.p.shape != champion.p.shape or not np.array_equal(evidence.y, champion.y):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import random
 import re
 import secrets
@@ -479,6 +480,7 @@ def _registry(uri: str | None) -> Iterator[MlflowClient]:
             f"there is no registry at {place} yet. `theracast train STUDY` makes one; or set THERACAST_HOME to the "
             "folder that has it, or MLFLOW_TRACKING_URI to a shared server."
         )
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
