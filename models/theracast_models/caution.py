@@ -48,8 +48,12 @@ def warnings_of(
         return told
     _tell_notes(told, cohort, table, kinds={"outside-inclusion"})
     _tell_sites(told, table, known={*reference.sites, *validated, ""})
-    _tell_modalities(told, table)
-    for row, sentences in enumerate(gap_sentences(gaps, table)):
+    spoken_of = _tell_modalities(told, table)
+    rest = [
+        Gaps(tuple(name for name in gap.filled if name not in names), gap.unseen)
+        for gap, names in zip(gaps, spoken_of, strict=True)
+    ]
+    for row, sentences in enumerate(gap_sentences(rest, table)):
         told[row] += sentences
     _tell_range(told, table, reference)
     _tell_caps(told, cohort, table)
@@ -64,17 +68,26 @@ def _tell_sites(told: list[list[str]], table: FeatureTable, *, known: Collection
             told[row].append("This site took no part in developing or validating the model.")
 
 
-def _tell_modalities(told: list[list[str]], table: FeatureTable) -> None:
-    """Add a sentence where nothing at all of one kind of data is known."""
+def _tell_modalities(told: list[list[str]], table: FeatureTable) -> list[set[str]]:
+    """Add a sentence where nothing at all of one kind of data is known; return per decision the features it covers."""
+    covered: list[set[str]] = [set() for _ in told]
     values = [spec for spec in table.catalogue if spec.role != "indicator"]
+    unknown = table.frame[[spec.name for spec in values]].isna().to_numpy()
+    nothing = unknown.all(axis=1)
+    for row in np.flatnonzero(nothing):
+        told[row].append("Nothing that the model asks for is known: this is the answer for a typical patient.")
+        covered[row] |= {spec.name for spec in values}
     for modality in dict.fromkeys(spec.modality for spec in values):
         own = [spec for spec in values if spec.modality == modality]
+        rows = unknown[:, [spec.modality == modality for spec in values]].all(axis=1) & ~nothing
         if len(own) == len(values):
             continue
         labels = listed([spec.label for spec in own])
         word = _MODALITY_WORDS.get(modality, modality)
-        for row in np.flatnonzero(table.frame[[spec.name for spec in own]].isna().to_numpy().all(axis=1)):
+        for row in np.flatnonzero(rows):
             told[row].append(f"No {word} data at all ({labels}): the answer rests on the other data.")
+            covered[row] |= {spec.name for spec in own}
+    return covered
 
 
 def _tell_range(told: list[list[str]], table: FeatureTable, reference: Reference) -> None:
@@ -98,12 +111,12 @@ def _tell_caps(told: list[list[str]], cohort: Cohort, table: FeatureTable) -> No
         lower, upper = meaning.cap_range
         values = numeric_values(cohort.values, spec.columns[0])
         for side, limit, rows in (
-            ("below the lowest", lower, values < (-np.inf if lower is None else lower)),
-            ("above the highest", upper, values > (np.inf if upper is None else upper)),
+            ("below the model's lower limit", lower, values < (-np.inf if lower is None else lower)),
+            ("above the model's upper limit", upper, values > (np.inf if upper is None else upper)),
         ):
             if limit is not None:
                 for row in np.flatnonzero(rows):
-                    told[row].append(f"{spec.label} is {side} value that the model tells apart, and counts as that.")
+                    told[row].append(f"{spec.label} is {side} and counts as that limit.")
 
 
 def _tell_notes(told: list[list[str]], cohort: Cohort, table: FeatureTable, *, kinds: set[str] | None) -> None:

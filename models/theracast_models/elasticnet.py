@@ -47,8 +47,8 @@ class ElasticNet:
 
     def log_odds(self, table: FeatureTable) -> Floats:
         """Return (n,) log-odds, not calibrated."""
-        base, phi = self.contributions(table)
-        result: Floats = base + phi.sum(axis=1)
+        z, _ = self.inputs_.design(table)
+        result: Floats = self.intercept_ + z @ self.coef_
         return result
 
     def contributions(self, table: FeatureTable) -> tuple[Floats, Floats]:

@@ -36,7 +36,7 @@ def invented_rows(
     columns = list(_feature_columns(inputs))
     halved |= dict.fromkeys(columns[::2])
     empty |= dict.fromkeys(columns)
-    unseen |= dict.fromkeys(_category_columns(inputs), UNKNOWN_CATEGORY)
+    unseen |= _unseen_categories(inputs)
     for source in inputs.sources:
         numbers = [raw for raw, spec in source.columns.items() if spec.resolved_kind == "numeric"]
         spelt |= {raw: _as_text(spelt[raw], source.decimal) for raw in numbers if spelt.get(raw) is not None}
@@ -57,17 +57,22 @@ def _feature_columns(inputs: Inputs) -> list[str]:
     found: list[str] = []
     for source in inputs.sources:
         found += [raw for raw, spec in source.columns.items() if spec.role == "feature"]
-        found += [raw for group in source.one_hot if group.role == "feature" for raw in group.columns]
+        groups = [group for group in source.one_hot if group.role == "feature"]
+        found += [raw for group in groups for raw in (*group.columns, *group.aliases[:1])]
     return list(dict.fromkeys(found))
 
 
-def _category_columns(inputs: Inputs) -> list[str]:
-    return [
-        raw
-        for source in inputs.sources
-        for raw, spec in source.columns.items()
-        if spec.role == "feature" and spec.resolved_kind == "categorical"
-    ]
+def _unseen_categories(inputs: Inputs) -> Row:
+    """Return the cells of a patient whose every category is one that nobody had."""
+    cells: Row = {}
+    for source in inputs.sources:
+        for raw, spec in source.columns.items():
+            if spec.role == "feature" and spec.resolved_kind == "categorical":
+                cells[raw] = UNKNOWN_CATEGORY
+        for group in source.one_hot:
+            if group.role == "feature" and group.aliases:
+                cells |= dict.fromkeys(group.columns, 0) | {group.aliases[0]: UNKNOWN_CATEGORY}
+    return cells
 
 
 def _complete(inputs: Inputs, about: dict[str, FeatureReference], rng: np.random.Generator) -> Row:
@@ -103,7 +108,8 @@ def _number(spec: ColumnSpec, known: FeatureReference, rng: np.random.Generator)
         from theracast_data.units import convert
 
         drawn = float(convert(np.array([drawn]), spec.unit, spec.source_unit, quantity="an example")[0])
-    return float(f"{drawn:.3g}")
+    whole = all(float(point).is_integer() for point in known.quantiles.values())
+    return float(round(drawn)) if whole and spec.source_unit is None else float(f"{drawn:.3g}")
 
 
 def _draw(known: FeatureReference, rng: np.random.Generator) -> str | None:
@@ -128,7 +134,8 @@ def _cell_of_answer(spec: ColumnSpec, yes: bool) -> Cell:
 
 def _one_hot(group: OneHotSpec, known: FeatureReference | None, rng: np.random.Generator) -> Row:
     level = None if known is None else _draw(known, rng)
-    return {raw: None if level is None else int(category == level) for raw, category in group.columns.items()}
+    cells: Row = {raw: None if level is None else int(category == level) for raw, category in group.columns.items()}
+    return cells | dict.fromkeys(group.aliases[:1])
 
 
 def _as_text(number: Any, decimal: str) -> str:

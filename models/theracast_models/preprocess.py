@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -34,15 +36,40 @@ class NumericColumn:
     mean: float
     scale: float
 
+
+@dataclass(frozen=True)
+class NumericBlock:
+    """Several numeric columns side by side, so that a table is standardised in a few array operations."""
+
+    names: tuple[str, ...]
+    logged: NDArray[np.bool_]
+    low: Floats
+    high: Floats
+    fill: Floats
+    mean: Floats
+    scale: Floats
+
+    @classmethod
+    def of(cls, columns: Sequence[NumericColumn]) -> NumericBlock:
+        """Return the columns side by side."""
+        return cls(
+            names=tuple(column.name for column in columns),
+            logged=np.array([column.transform == "log1p" for column in columns], dtype=bool),
+            low=np.array([-np.inf if column.low is None else column.low for column in columns]),
+            high=np.array([np.inf if column.high is None else column.high for column in columns]),
+            fill=np.array([column.fill for column in columns]),
+            mean=np.array([column.mean for column in columns]),
+            scale=np.array([column.scale for column in columns]),
+        )
+
     def standardise(self, values: Floats) -> Floats:
-        """Return `z` (n,) of raw values; missing ones are filled."""
-        if self.scale == 0:
-            return np.zeros(len(values))
+        """Return `z` (n, n_columns) of raw values; missing ones are filled."""
         finite = np.isfinite(values)
-        moved = np.where(finite, transformed(np.where(finite, values, 0.0), self.transform), self.fill)
-        if self.low is not None:
-            moved = np.clip(moved, self.low, self.high)
-        result: Floats = (moved - self.mean) / self.scale
+        known = np.where(finite, values, 0.0)
+        moved = np.where(finite, np.where(self.logged, transformed(known, "log1p"), known), self.fill)
+        limited = np.minimum(np.maximum(moved, self.low), self.high)
+        speaks = self.scale > 0
+        result: Floats = np.where(speaks, (limited - self.mean) / np.where(speaks, self.scale, 1.0), 0.0)
         return result
 
 
@@ -90,29 +117,37 @@ class LinearInputs:
             )
         )
 
-    @property
+    @cached_property
     def owner(self) -> NDArray[np.intp]:
         """(n_columns,) position of the feature to which each column of the design belongs."""
         return np.repeat(np.arange(len(self.columns)), self._widths)
 
-    @property
+    @cached_property
     def _widths(self) -> list[int]:
         return [len(column.levels) if isinstance(column, CategoryColumn) else 1 for column in self.columns]
 
     def design(self, table: FeatureTable) -> tuple[Floats, NDArray[np.bool_]]:
         """Return z (n, n_columns), Fortran order, and (n, n_features) true where a numeric value was filled in."""
-        z: Floats = np.zeros((len(table), sum(self._widths)), order="F")
+        starts = np.concatenate([[0], np.cumsum(self._widths)]).astype(int)
+        z: Floats = np.zeros((len(table), starts[-1]), order="F")
         filled = np.zeros((len(table), len(self.columns)), dtype=bool)
-        place = 0
-        for number, (column, width) in enumerate(zip(self.columns, self._widths, strict=True)):
+        numbers, together = self._numeric
+        if len(numbers):
+            values = table.frame[list(together.names)].to_numpy(dtype=np.float64, na_value=np.nan)
+            z[:, starts[numbers]] = together.standardise(values)
+            filled[:, numbers] = ~np.isfinite(values)
+        for number, column in enumerate(self.columns):
             if isinstance(column, CategoryColumn):
-                z[:, place : place + width] = column.standardise(text_values(table.frame, column.name))
-            else:
-                values = numeric_values(table.frame, column.name)
-                z[:, place] = column.standardise(values)
-                filled[:, number] = ~np.isfinite(values)
-            place += width
+                place = slice(starts[number], starts[number + 1])
+                z[:, place] = column.standardise(text_values(table.frame, column.name))
         return z, filled
+
+    @cached_property
+    def _numeric(self) -> tuple[NDArray[np.intp], NumericBlock]:
+        """Positions of the numeric features, and what is done to them, side by side."""
+        numbers = [number for number, column in enumerate(self.columns) if isinstance(column, NumericColumn)]
+        columns = [column for column in self.columns if isinstance(column, NumericColumn)]
+        return np.array(numbers, dtype=np.intp), NumericBlock.of(columns)
 
     def gaps(self, table: FeatureTable) -> list[Gaps]:
         """Return per decision the features that were filled in, and those whose level was never seen.
@@ -184,7 +219,8 @@ def _learn_numeric(spec: FeatureSpec, values: Floats, weight: Floats) -> Numeric
     if spec.kind == "numeric" and len(np.unique(known)) > MOST_DISTINCT_UNLIMITED:
         low, high = (float(limit) for limit in np.quantile(known, WINSOR_QUANTILES))
     fill = float(np.median(known))
-    raw = NumericColumn(spec.name, spec.transform, low, high, fill, 0.0, 1.0).standardise(values)
+    unscaled = NumericColumn(spec.name, spec.transform, low, high, fill, 0.0, 1.0)
+    raw = NumericBlock.of([unscaled]).standardise(values[:, None])[:, 0]
     if np.ptp(raw) == 0:
         return NumericColumn(spec.name, spec.transform, low, high, fill, float(raw[0]), 0.0)
     mean = float(np.average(raw, weights=weight))

@@ -211,7 +211,7 @@ class ResponseModel:
 
 
 def inputs_to_json(inputs: Inputs) -> dict[str, Any]:
-    """Return the inputs as JSON; a mapping of cells to levels becomes pairs, for JSON would turn the cell 1 into "1"."""
+    """Return the inputs as JSON; a mapping of cells to levels becomes pairs: JSON would turn the cell 1 into "1"."""
     record = inputs.model_dump(mode="json")
     for source, written in zip(inputs.sources, record["sources"], strict=True):
         for raw, spec in source.columns.items():
