@@ -25,6 +25,7 @@ from typing import Any
 import pg8000.dbapi
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from theracast_data.errors import RegistryError
 from theracast_training import registry
@@ -178,7 +179,7 @@ def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def wait_until_healthy(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(300):
+    for _ in range(600):
         if process.poll() is not None:
             break
         try:
@@ -197,18 +198,22 @@ def signed_in(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-def test_run_model_alias_and_history_on_the_shared_server(signed_in: Server, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=signed_in.uri)
-    run = client.create_run(client.create_experiment("icb"))
+def published(server: Server, name: str, folder: Path, *, versions: int = 1) -> tuple[MlflowClient, str]:
+    """A run with a metric and an artefact, registered under `name`; client and run id."""
+    client = MlflowClient(tracking_uri=server.uri)
+    run = client.create_run(client.create_experiment(name))
     client.log_metric(run.info.run_id, "auc", 0.75)
-    (tmp_path / "card.md").write_text("# card")
-    client.log_artifact(run.info.run_id, str(tmp_path / "card.md"), "model")
+    (folder / "card.md").write_text(f"# {name}")
+    client.log_artifact(run.info.run_id, str(folder / "card.md"), "model")
     client.set_terminated(run.info.run_id)
-    client.create_registered_model("icb")
-    for _ in range(2):
-        client.create_model_version("icb", f"{run.info.artifact_uri}/model", run.info.run_id)
+    client.create_registered_model(name)
+    for _ in range(versions):
+        client.create_model_version(name, f"{run.info.artifact_uri}/model", run.info.run_id)
+    return client, run.info.run_id
+
+
+def test_run_model_alias_and_history_on_the_shared_server(signed_in: Server, tmp_path: Path) -> None:
+    client, run_id = published(signed_in, "icb", tmp_path, versions=2)
 
     registry.set_alias("icb", 1, "champion", override="first", actor="ada", now=NOW)
     registry.set_alias("icb", 2, "champion", override="better", actor="ada", now=NOW)
@@ -222,8 +227,36 @@ def test_run_model_alias_and_history_on_the_shared_server(signed_in: Server, tmp
     ]
     assert undone.undoes == 2
     assert registry.show("icb@champion").version == 1
-    assert client.get_metric_history(run.info.run_id, "auc")[0].value == 0.75
-    assert [path.read_text() for path in signed_in.artifacts.rglob("card.md")] == ["# card"]
+    assert client.get_metric_history(run_id, "auc")[0].value == 0.75
+    assert [path.read_text() for path in signed_in.artifacts.rglob("card.md")] == ["# icb"]
+    downloaded = client.download_artifacts(run_id, "model/card.md", str(tmp_path))
+    assert Path(downloaded).read_text() == "# icb"
+
+
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # MLflow's client of users imports it
+def test_who_may_read_may_not_move_until_given_the_permission(
+    signed_in: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.server import get_app_client
+
+    published(signed_in, "oak", tmp_path)
+    users = get_app_client("basic-auth", tracking_uri=signed_in.uri)
+    users.create_user("reader", "long-enough-secret")
+
+    def sign_in(name: str, password: str) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", name)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+
+    sign_in("reader", "long-enough-secret")
+    assert registry.show("oak").version == 1
+    with pytest.raises(RegistryError, match="may not do that"):
+        registry.set_alias("oak", 1, "pilot", actor="reader", now=NOW)
+    assert registry.history("oak") == ()
+
+    sign_in("admin", signed_in.password)
+    users.grant_user_permission("reader", "registered_model", "oak", "EDIT")
+    sign_in("reader", "long-enough-secret")
+    assert registry.set_alias("oak", 1, "pilot", actor="reader", now=NOW).number == 1
 
 
 def test_a_wrong_password_is_refused(signed_in: Server, monkeypatch: pytest.MonkeyPatch) -> None:
