@@ -137,6 +137,14 @@ def test_no_unfinished_marks(tracked: list[Path], repository: Path) -> None:
     assert not found
 
 
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "mlflow/README.md"])
+def test_documents_name_files_that_are_there(repository: Path, document: str) -> None:
+    text = (repository / document).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:data|features|models|training|serving|cli|mlflow|tests)/[\w./]+)`", text)
+    assert named
+    assert not [name for name in named if not (repository / name).exists()]
+
+
 def test_yaml_files_can_be_read(tracked: list[Path]) -> None:
     for path in tracked:
         if path.suffix in {".yaml", ".yml"}:
