@@ -67,8 +67,8 @@ def read_file(path: Path, *, sheet: str | None = None) -> pd.DataFrame:
     if sheet is not None:
         raise SchemaError(f"{path}: only XLSX files have sheets. Leave the sheet out, or name an XLSX file.")
     if suffix in _TEXT:
-        encoding = _encoding_of(path)
-        return _read_text(path, _delimiter_of(path, encoding), encoding)
+        delimiter, encoding = text_format(path)
+        return _read_text(path, delimiter, encoding)
     if suffix in _PARQUET:
         return _read_parquet(path)
     if suffix in _JSON:
@@ -88,6 +88,17 @@ def sheet_names(path: Path) -> tuple[str, ...]:
         return tuple(workbook.sheetnames)
     finally:
         workbook.close()
+
+
+def text_format(path: Path) -> tuple[str, str]:
+    """Return delimiter and encoding of a CSV file as its first line and its bytes show them."""
+    encoding = _encoding_of(path)
+    return _delimiter_of(path, encoding), encoding
+
+
+def is_text(path: Path) -> bool:
+    """Return whether a file is read as CSV."""
+    return path.suffix.lower() in _TEXT
 
 
 def _check_exists(path: Path) -> None:
