@@ -145,14 +145,14 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         rows = request.all_rows
         if len(rows) > MAX_ROWS:
             raise HTTPException(413, f"{len(rows)} rows in one request; at most {MAX_ROWS}. Send them in parts.")
-        frame = pd.DataFrame.from_records(rows)
+        frame = pd.DataFrame(rows)
         prediction = _guarded(lambda: score_frame(model, frame, request.site))
-        unused = unknown_columns(model.inputs, frame)
+        unused = unknown_columns(model, frame)
         return JSONResponse(finite(prediction.to_json() | {"warnings": describe_unknown(model.inputs, unused)}))
 
     @app.post("/v1/report", responses=_FAULTS, summary="Board sheet of one decision", response_class=HTMLResponse)
     def report(request: ReportRequest = report_body) -> HTMLResponse:
-        frame = pd.DataFrame.from_records([request.patient])
+        frame = pd.DataFrame([request.patient])
 
         def draw() -> str:
             prediction: Prediction = score_frame(model, frame, request.site)

@@ -65,7 +65,7 @@ def load_model(reference: str | Path) -> ResponseModel:
     version = resolve_version(str(reference))
     with downloaded(version) as mlflow_folder:
         model = ResponseModel.load(model_folder(mlflow_folder, shown=version.uri))
-    return _named(model, version.uri)
+    return _named(model, version)
 
 
 def local_folder(reference: str | Path) -> Path | None:
@@ -126,10 +126,14 @@ def downloaded(version: RegisteredVersion) -> Iterator[Path]:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
-    uri = tracking_uri()
+    client, uri = registry_client(), tracking_uri()
     with tempfile.TemporaryDirectory(prefix="theracast-model-") as target:
         try:
-            folder = download_artifacts(artifact_uri=version.uri, dst_path=target, tracking_uri=uri, registry_uri=uri)
+            # Asked for models:/NAME/VERSION, MLflow follows the reference in its global store instead of this one.
+            source = client.get_model_version_download_uri(version.name, version.version)
+            logged = re.fullmatch(r"models:/(m-[0-9a-f]+)", source)
+            location = client.get_logged_model(logged[1]).artifact_location if logged else source
+            folder = download_artifacts(artifact_uri=location, dst_path=target, tracking_uri=uri)
         except (MlflowException, OSError) as error:
             raise RegistryError(
                 f"{version.uri}: the registry knows this version, but its files cannot be fetched "
@@ -246,6 +250,7 @@ def _registered(version: ModelVersion, *also: str) -> RegisteredVersion:
     return RegisteredVersion(version.name, str(version.version), tuple(aliases))
 
 
-def _named(model: ResponseModel, uri: str) -> ResponseModel:
+def _named(model: ResponseModel, version: RegisteredVersion) -> ResponseModel:
     """Return the same model, answering under its name in the registry instead of its folder's identity."""
-    return replace(model, identity=uri)
+    registry = {"name": version.name, "version": version.version, "aliases_when_loaded": list(version.aliases)}
+    return replace(model, identity=version.uri, card=model.card | {"registry": registry})

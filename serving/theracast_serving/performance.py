@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,24 @@ class SitePerformance:
 
 
 def performance_rows(
-    evaluations: Mapping[str, Any], site: str | None, *, most: int
+    evaluations: Mapping[str, Any], site: str | None, *, developed_at: Collection[str], most: int
 ) -> tuple[list[SitePerformance], str]:
-    """Return the sites to show, this patient's first, and a sentence on what they mean for this patient."""
+    """Return the sites to show, this patient's first, and a sentence on what they mean for this patient.
+
+    Args:
+        evaluations: those that travel in the model.
+        site: of the patient.
+        developed_at: sites from which the model was learned.
+        most: sites to show.
+    """
+    home = site is not None and site in developed_at
     external = {str(name): part for name, part in dict(evaluations.get("external") or {}).items() if part}
     cross_validated = evaluations.get("cv") or {}
     order = sorted(external, key=lambda name: (name != site, -int(external[name].get("n") or 0), name))
     rows = [_row(name, external[name], here=name == site) for name in order]
     if cross_validated.get("auc") is not None:
-        rows.insert(1 if rows and rows[0].here else 0, _row("Development, by CV", cross_validated, here=False))
-    note = _note(external, site, left_out=max(0, len(rows) - most), tested=bool(rows))
+        rows.insert(1 if rows and rows[0].here else 0, _row("Development (CV)", cross_validated, here=home))
+    note = _note(external, site, home=home, left_out=max(0, len(rows) - most), tested=bool(rows))
     return rows[:most], note
 
 
@@ -64,11 +72,13 @@ def _counts(evaluation: Mapping[str, Any]) -> str:
     return f"{hundredth(predicted)} → {hundredth(observed)}"
 
 
-def _note(external: Mapping[str, Any], site: str | None, *, left_out: int, tested: bool) -> str:
+def _note(external: Mapping[str, Any], site: str | None, *, home: bool, left_out: int, tested: bool) -> str:
     if not tested:
         return "This model carries no evaluation: how well it does is not known. Do not rely on it."
     if not external:
         sentence = "The model was tested by cross-validation only, at no other site."
+    elif home:
+        sentence = f"This patient's site ({site}) is one from which the model was learned; cross-validation judges it."
     elif site is None:
         sentence = "The site of this patient is not stated."
     elif site in external:

@@ -6,6 +6,7 @@ import difflib
 
 import pandas as pd
 
+from theracast_data.endpoint_values import endpoint_columns
 from theracast_data.errors import SchemaError
 from theracast_data.sources import Inputs, OneHotSpec, TableSource, snake_case
 from theracast_models.prediction import Prediction
@@ -25,7 +26,7 @@ def score_frame(model: ResponseModel, frame: pd.DataFrame, site: str | None = No
     """
     if not len(frame):
         raise SchemaError("the table has no row; there is nothing to score. Give at least one patient.")
-    unused = unknown_columns(model.inputs, frame)
+    unused = unknown_columns(model, frame)
     if len(unused) == len(frame.columns):
         expected = ", ".join(repr(name) for name in expected_columns(model.inputs)[:12])
         raise SchemaError(
@@ -45,9 +46,10 @@ def expected_columns(inputs: Inputs) -> list[str]:
     )
 
 
-def unknown_columns(inputs: Inputs, frame: pd.DataFrame) -> list[str]:
-    """Return the columns of a raw table that the model has no use for, under any spelling it knows."""
-    known = {snake_case(header) for source in inputs.sources for header in _headers(source)}
+def unknown_columns(model: ResponseModel, frame: pd.DataFrame) -> list[str]:
+    """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcome."""
+    headers = [header for source in model.inputs.sources for header in _headers(source)]
+    known = {snake_case(header) for header in [*headers, *endpoint_columns([model.endpoint])]}
     return [str(column) for column in frame.columns if snake_case(str(column)) not in known]
 
 

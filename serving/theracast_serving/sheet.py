@@ -35,7 +35,7 @@ MISSING_SIGNS = 110
 LONGEST_LABEL = 60
 WARNINGS_SHOWN = 4
 PERFORMANCE_ROWS = 5
-LONGEST = 160
+LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class SheetContent:
     performance_note: str
     limits: list[str]
     identity: list[tuple[str, str]]
-    dense: bool
+    setting: str
 
 
 def board_sheet(model: ResponseModel, prediction: Prediction, row: int, *, as_of: date) -> str:
@@ -127,13 +127,16 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
     base = development(model)
     average = None if base is None else base.rate
     missing = _missing_labels(prediction, row)
-    shown_missing = _fitting(missing)
+    unsaid = [label for label in missing if not any(label in text for text in prediction.warnings[row])]
+    shown_missing = _fitting(unsaid)
     warnings = [_shorten(text) for text in prediction.warnings[row]]
     drivers, rest = _drivers(model, prediction, row)
     groups = _groups(prediction, row)
     dense = _is_dense(drivers, groups, warnings)
     warnings_shown = WARNINGS_SHOWN - dense
-    rows, note = performance_rows(model.evaluations, site, most=PERFORMANCE_ROWS - dense)
+    rows, note = performance_rows(
+        model.evaluations, site, developed_at=model.reference.sites, most=PERFORMANCE_ROWS - dense
+    )
     index_time = decision.get("index_time")
     return SheetContent(
         title=label[:1].upper() + label[1:],
@@ -162,7 +165,7 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
         rest=rest,
         groups=groups,
         missing=shown_missing,
-        missing_more=len(missing) - len(shown_missing),
+        missing_more=len(unsaid) - len(shown_missing),
         measured_count=_input_count(prediction) - len(missing),
         input_count=_input_count(prediction),
         warnings=warnings[:warnings_shown],
@@ -172,7 +175,7 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
         performance_note=note,
         limits=_limits(model, base),
         identity=_identity(model, prediction.model),
-        dense=dense,
+        setting="dense" if dense else "roomy" if len(drivers) + len(groups) + 2 * len(rows) <= 18 else "",
     )
 
 
@@ -197,9 +200,7 @@ def _drivers(model: ResponseModel, prediction: Prediction, row: int) -> tuple[li
     rest = float(phi[others].sum()) if others else 0.0
     largest = max([abs(float(phi[place])) for place in shown] + [abs(rest), 1e-9])
     log_odds = float(logit(prediction.probability[row]))
-    drivers = [
-        _driver(model, prediction, row, place, largest=largest, log_odds=log_odds) for place in shown
-    ]
+    drivers = [_driver(model, prediction, row, place, largest=largest, log_odds=log_odds) for place in shown]
     if not any(phi[place] != 0 for place in others):
         return drivers, None
     points, direction = _effect(rest, log_odds)
@@ -227,7 +228,7 @@ def _driver(
     log_odds: float,
 ) -> Driver:
     spec = prediction.features.catalogue[place]
-    phi = float(prediction.contributions.iloc[row, place])
+    phi = float(prediction.contributions.to_numpy(dtype=np.float64)[row, place])
     cell = prediction.features.frame[spec.name].iloc[row]
     measured = not pd.isna(cell)
     points, direction = _effect(phi, log_odds)
@@ -282,7 +283,7 @@ def _strip(model: ResponseModel, spec: FeatureSpec, cell: Any) -> Markup:
     if share is None:
         return Markup()
     text = f"{hundredth(share)} %"
-    return svg.share_strip(share, text, label=f"{text} of the development cohort have the same")
+    return svg.share_strip(share, f"in {text}", label=f"the same in {text} of the development cohort")
 
 
 def _groups(prediction: Prediction, row: int) -> list[Group]:

@@ -181,7 +181,7 @@ def _number(value: float | None) -> str:
 
 
 def _by_python(model: ResponseModel, rows: list[dict[str, Any]]) -> list[Answer]:
-    return score_frame(model, pd.DataFrame.from_records(rows)).rows()
+    return score_frame(model, pd.DataFrame(rows)).rows()
 
 
 def _one_by_one(model: ResponseModel, rows: list[dict[str, Any]]) -> list[Answer]:
@@ -201,15 +201,13 @@ def _by_command(reference: str, rows: list[dict[str, Any]]) -> list[Answer]:
 
 
 def _by_mlflow(version: RegisteredVersion, rows: list[dict[str, Any]]) -> list[Answer]:
-    from mlflow import pyfunc
-
     with downloaded(version) as folder, warnings.catch_warnings():
-        # MLflow compares installed with recorded package versions and hints at type annotations; neither is a fault.
+        # MLflow warns of its own type annotations on import, and of package versions on loading; neither is a fault.
         warnings.simplefilter("ignore")
-        answer = pyfunc.load_model(str(folder)).predict(pd.DataFrame.from_records(rows))
-    if isinstance(answer, pd.DataFrame):
-        return [{str(key): value for key, value in record.items()} for record in answer.to_dict("records")]
-    return list(answer["rows"] if isinstance(answer, Mapping) else answer)
+        from mlflow import pyfunc
+
+        answer = pyfunc.load_model(str(folder)).predict(pd.DataFrame(rows))
+    return [{str(key): value for key, value in record.items()} for record in answer.to_dict("records")]
 
 
 def _no_mlflow() -> PathResult:

@@ -1,0 +1,200 @@
+"""A small real model: an elastic net on a generated cohort, with folder, registry versions and raw rows."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.sources import ColumnSpec, Inputs, TableSource
+from theracast_data.table import cohort_from_frame
+from theracast_features.build import build_features, resolve_section
+from theracast_features.section import FeatureSection
+from theracast_models.families import Recipe
+from theracast_models.fitting import fit_calibrated
+from theracast_models.folds import patient_folds
+from theracast_models.response_model import ResponseModel
+
+PYFUNC = Path(__file__).resolve().parents[2] / "training" / "theracast_training" / "pyfunc_model.py"
+ALIEN = """
+import mlflow
+
+
+class Alien(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input: list[str], params=None) -> list[str]:
+        return model_input
+
+
+mlflow.models.set_model(Alien())
+"""
+CENTRES = {"Berg": 240, "Tal": 60}
+
+
+def raw_table(seed: int = 3) -> pd.DataFrame:
+    """Return raw rows of two centres, with the outcome; albumin, NLR and stage drive it."""
+    rng = np.random.default_rng(seed)
+    n = sum(CENTRES.values())
+    albumin, nlr, tmb = rng.normal(3.8, 0.5, n), rng.lognormal(1.3, 0.6, n), rng.lognormal(1.8, 0.9, n)
+    stage, ecog = rng.integers(0, 2, n), rng.integers(0, 3, n)
+    tumour = rng.choice(["Melanoma", "NSCLC", "Renal"], n, p=[0.4, 0.4, 0.2])
+    log_odds = (
+        -1 + 1.1 * (albumin - 3.8) - 0.12 * (nlr - 4) + 0.04 * (tmb - 8) - 0.4 * stage + 0.5 * (tumour == "Melanoma")
+    )
+    table = pd.DataFrame(
+        {
+            "ID": [f"P{number:04d}" for number in range(n)],
+            "Centre": np.repeat(list(CENTRES), list(CENTRES.values())),
+            "Drug": rng.choice(["pembrolizumab", "nivolumab"], n),
+            "Albumin": np.round(albumin, 2),
+            "NLR": np.round(nlr, 2),
+            "TMB": np.round(tmb, 1),
+            "Stage IV": stage,
+            "ECOG": ecog,
+            "Tumour": tumour,
+            "Response": (rng.random(n) < 1 / (1 + np.exp(-log_odds))).astype(int),
+        }
+    )
+    table.loc[rng.random(n) < 0.15, "TMB"] = np.nan
+    return table
+
+
+def study_inputs() -> Inputs:
+    """Return what the columns of `raw_table` mean."""
+    columns = {
+        "Albumin": ColumnSpec(label="Albumin", modality="lab", unit="g/dL", aliases=("ALB",), plausible=(1, 7)),
+        "NLR": ColumnSpec(label="Neutrophil-to-lymphocyte ratio", modality="lab", cap=25),
+        "TMB": ColumnSpec(label="Tumour mutational burden", modality="genomic", unit="{mutations}/Mb", cap=50),
+        "Stage IV": ColumnSpec(label="Stage IV", kind="boolean", levels={1: 1, 0: 0}),
+        "ECOG": ColumnSpec(label="ECOG", name="ecog"),
+        "Tumour": ColumnSpec(label="Tumour", levels=("Melanoma", "NSCLC", "Renal")),
+    }
+    source = TableSource(path="raw.csv", subject="ID", site="Centre", treatment="Drug", columns=columns)
+    return Inputs(sources=(source,))
+
+
+def figures(n: int, events: int, auc: float | None) -> dict[str, Any]:
+    """Return an evaluation as training stores it."""
+    known = auc is not None
+    return {
+        "n": n,
+        "events": events,
+        "prevalence": events / n,
+        "mean_probability": 0.31,
+        "auc": auc,
+        "auc_low": auc - 0.06 if auc is not None else None,
+        "auc_high": auc + 0.06 if auc is not None else None,
+        "calibration_intercept": 0.0 if known else None,
+        "calibration_intercept_low": -0.3 if known else None,
+        "calibration_intercept_high": 0.3 if known else None,
+        "calibration_slope": 1.0 if known else None,
+        "calibration_slope_low": 0.8 if known else None,
+        "calibration_slope_high": 1.2 if known else None,
+    }
+
+
+def fit_model(recipe: Recipe, *, evaluations: dict[str, Any], card: dict[str, Any]) -> ResponseModel:
+    """Return a fitted model with everything that training would put into it."""
+    raw, inputs = raw_table(), study_inputs()
+    endpoint = BinaryEndpoint(kind="binary", name="response", label="objective response (CR or PR)", column="Response")
+    cohort = cohort_from_frame(raw, inputs, endpoints=[endpoint])
+    development = cohort.at(["Berg"])
+    section = resolve_section(FeatureSection(), development)
+    table, y = build_features(development, section), development.endpoints["response"].to_numpy(dtype=np.float64)
+    folds = patient_folds(table, y, folds=4, seed=1)
+    return ResponseModel.build(
+        card=card,
+        inputs=inputs,
+        section=section,
+        endpoint=endpoint,
+        calibrated=fit_calibrated(recipe, table, y, folds=folds, replicates=10, seed=1),
+        table=table,
+        y=y,
+        evaluations=evaluations,
+    )
+
+
+@pytest.fixture(scope="session")
+def model() -> ResponseModel:
+    """The model, not registered."""
+    return fit_model(
+        Recipe("elasticnet", {"c": 0.5, "l1_ratio": 0.5}),
+        evaluations={
+            "cv": figures(240, 80, 0.74),
+            "external": {"Tal": figures(60, 20, 0.71), "Au": figures(12, 2, None)},
+        },
+        card={
+            "name": "demo",
+            "question": "Response to immune checkpoint blockade, asked before the first dose",
+            "family": "elasticnet",
+            "created": "2026-11-20T10:00:00+00:00",
+            "development": ["Berg"],
+            "data_fingerprint": "0123456789abcdef0123",
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def raw() -> pd.DataFrame:
+    """Raw rows to score, without the outcome."""
+    return raw_table(seed=4).drop(columns="Response")
+
+
+@pytest.fixture(scope="session")
+def model_folder(model: ResponseModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The saved model."""
+    folder = tmp_path_factory.mktemp("models") / "response_model"
+    model.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def registry_home(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder with a registry: `demo` 1 and 2 (champion), `fresh` without alias, `alien` not of Theracast."""
+    with warnings.catch_warnings():
+        # MLflow warns of its own type annotations when it is imported and when a model is logged.
+        warnings.simplefilter("ignore")
+        return _fill_registry(tmp_path_factory.mktemp("home"), model_folder)
+
+
+def _fill_registry(home: Path, model_folder: Path) -> Path:
+    import mlflow
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        experiment = mlflow.create_experiment("demo", artifact_location=(home / "artifacts").as_uri())
+        alien = home / "alien.py"
+        alien.write_text(ALIEN, encoding="utf-8")
+        logged = {}
+        for script, artifacts in ((PYFUNC, {"response_model": str(model_folder)}), (alien, None)):
+            with mlflow.start_run(experiment_id=experiment):
+                logged[script] = mlflow.pyfunc.log_model(
+                    name="model", python_model=str(script), artifacts=artifacts, pip_requirements=["theracast"]
+                )
+        client = MlflowClient(uri, uri)
+        for name, script in (("demo", PYFUNC), ("demo", PYFUNC), ("fresh", PYFUNC), ("alien", alien)):
+            if not client.search_registered_models(f"name = '{name}'"):
+                client.create_registered_model(name)
+            client.create_model_version(name, logged[script].model_uri, model_id=logged[script].model_id)
+        client.set_registered_model_alias("demo", "challenger", "1")
+        client.set_registered_model_alias("demo", "champion", "2")
+    finally:
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(before)
+    return home
+
+
+@pytest.fixture
+def registry(registry_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state folder with the registry, as the present one."""
+    monkeypatch.setenv("THERACAST_HOME", str(registry_home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return registry_home
