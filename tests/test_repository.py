@@ -196,6 +196,9 @@ def test_constraints_are_exact_and_cover_every_dependency(
         wanted = Requirement(text)
         pin = pinned[canonicalize_name(wanted.name)]
         assert wanted.specifier.contains(next(iter(pin.specifier)).version), text
+    # What a GPU build of torch brings depends on the system; everything else is the same everywhere.
+    gpu = re.compile(r"nvidia-|cuda-|triton")
+    assert not [name for name in _installed_with("theracast", ("dev",)) if name not in pinned and not gpu.match(name)]
 
 
 def test_no_dependency_has_a_licence_that_binds_users() -> None:
