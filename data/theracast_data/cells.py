@@ -43,16 +43,17 @@ class TypedCells:
 
 
 class MissingCodes:
-    """The cells that mean `not known`."""
+    """The cells that mean `not known`: the declared ones, and by default what programs write for an empty cell."""
 
-    def __init__(self, cells: Iterable[Cell] = ()) -> None:
+    def __init__(self, cells: Iterable[Cell] = (), *, by_programs: bool = True) -> None:
         declared = list(cells)
         self._table = CellTable.of(declared)
         texts = [cell_text(cell) for cell in declared]
+        self._by_programs = MACHINE_MISSING if by_programs else frozenset()
         self.numbers = frozenset(number for number in map(parse_number, texts) if number is not None)
 
     def __contains__(self, cell: Any) -> bool:
-        return cell in self._table or cell_text(cell).casefold() in MACHINE_MISSING
+        return cell in self._table or cell_text(cell).casefold() in self._by_programs
 
 
 def type_column(cells: pd.Series, spec: ColumnSpec, *, missing: Sequence[Cell], decimal: str = ".") -> TypedCells:
@@ -103,7 +104,7 @@ def type_flags(
     if isinstance(levels, tuple):
         raise StudyError("a boolean column takes a mapping as `levels`, e.g. {M: 1, F: 0}, or none; found a list.")
     known = _YES_NO if levels is None else _mapping(levels)
-    own, general = MissingCodes(own_missing), MissingCodes(missing)
+    own, general = MissingCodes(own_missing, by_programs=False), MissingCodes(missing)
 
     def read(cell: Any) -> tuple[float, str]:
         if is_empty(cell) or cell in own:
@@ -121,7 +122,7 @@ def type_categories(
 ) -> TypedCells:
     """Return categories as text in the study's spelling. A cell that is no declared level keeps its own text."""
     known = CellTable({}) if levels is None else _mapping(levels) if isinstance(levels, dict) else CellTable.of(levels)
-    own, general = MissingCodes(own_missing), MissingCodes(missing)
+    own, general = MissingCodes(own_missing, by_programs=False), MissingCodes(missing)
 
     def read(cell: Any) -> tuple[Any, str]:
         if is_empty(cell) or cell in own:

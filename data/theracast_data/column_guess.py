@@ -22,8 +22,9 @@ MISSING_WORDS = frozenset(_MISSING_TEXT.split())
 _SENTINELS = frozenset({-1.0, -8.0, -9.0, -99.0, -999.0, 99.0, 999.0, 9999.0})
 _YES, _NO = {"yes", "y", "true", "positive", "pos"}, {"no", "n", "false", "negative", "neg"}
 _OUTCOME_TEXT = (
-    "response responder resp recist bcor bor orr dcr pcr rcb outcome remission relapse recurrence os pfs dfs efs rfs "
-    "ttp dor ttf survival died dead death deceased vital event cnsr censor censored cens progression progressed followup"
+    "response responder resp recist bcor bor orr dcr pcr rcb outcome remission relapse recurrence "
+    "os pfs dfs efs rfs ttp dor ttf survival died dead death deceased vital "
+    "event cnsr censor censored cens progression progressed followup"
 )
 _OUTCOME_PART = re.compile(r"^(os|pfs|dfs|efs)\d|discharge|mortality|surviv")
 BARE_OUTCOMES = frozenset({"time", "status", "futime", "fustat"})
@@ -123,7 +124,7 @@ def header_words(header: str) -> frozenset[str]:
 
 
 def one_hot_groups(frame: pd.DataFrame, guesses: Sequence[ColumnGuess]) -> dict[str, list[str]]:
-    """Return prefix to columns: at least three 0/1 columns that share a prefix; each row has a 1 in exactly one of them."""
+    """Return prefix to columns: at least three 0/1 columns sharing a prefix; each row has a 1 in one of them."""
     groups: dict[str, list[str]] = {}
     for guess in guesses:
         if guess.kind in ("boolean", "constant") and {cell_text(level) for level in guess.levels} <= {"0", "1"}:
@@ -141,7 +142,7 @@ def one_hot_groups(frame: pd.DataFrame, guesses: Sequence[ColumnGuess]) -> dict[
 
 
 def text_twin(frame: pd.DataFrame, headers: Sequence[str], guesses: Sequence[ColumnGuess]) -> dict[str, str] | None:
-    """Return the category of each one-hot column by a text column that says the same; its header under the key ``""``."""
+    """Return the category of each one-hot column by a text column that says the same; its header under ``""``."""
     hot = frame[list(headers)].map(lambda cell: cell_key(cell) == "1")
     which = hot.idxmax(axis=1).where(hot.any(axis=1))
     for guess in guesses:

@@ -87,7 +87,7 @@ class CellTable:
 
     def get(self, cell: Any, default: Any = None) -> Any:
         """Return the meaning of the cell, or the default."""
-        if not self._by_key:
+        if not self._exact:
             return default
         text = cell_text(cell)
         if text in self._exact:
