@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from theracast_training.content import NESTED, ReportContent
+from theracast_training.content import ReportContent
 from theracast_training.limits import derived_limits
 from theracast_training.report import page_environment
 from theracast_training.summary import summary_sentences
@@ -17,8 +17,8 @@ SHOWN_FEATURES = 10
 def model_card(content: ReportContent) -> str:
     """Return the model card as Markdown, from the same numbers as the study report.
 
-    Sections follow Mitchell et al., Model Cards for Model Reporting, FAT* 2019, with the calibration and intended use that
-    TRIPOD+AI (Collins et al., BMJ 2024;385:e078378) asks for.
+    Sections follow Mitchell et al., Model Cards for Model Reporting, FAT* 2019, with the calibration and intended use
+    that TRIPOD+AI (Collins et al., BMJ 2024;385:e078378) asks for.
     """
     environment = page_environment(autoescape=False)
     environment.filters["cell"] = _cell
@@ -27,12 +27,7 @@ def model_card(content: ReportContent) -> str:
         summary=summary_sentences(content),
         limits=derived_limits(content),
         sites=[
-            {
-                "label": site_label(site),
-                "record": record,
-                "verdict": calibration_verdict(record),
-                "nested": site == NESTED,
-            }
+            {"label": site_label(site), "record": record, "verdict": calibration_verdict(record)}
             for site, record in content.performance.items()
         ],
         important=_important(content),

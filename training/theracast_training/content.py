@@ -110,10 +110,10 @@ def explanation_summary(
 ) -> dict[str, Any]:
     """Return how the model uses its features over n decisions, as plain JSON without identifiers or raw values.
 
-    `n`, and `features` in falling importance, each with `name`, `label`, `unit`, `modality`, `mean_abs` (mean |SHAP
-    value|, log-odds), `direction` (rank correlation of value and SHAP value, None for a category), `levels` (categories
-    with at least 10 decisions: `level`, `n`, `mean_phi`), and, for the same random decisions in random order, `phi` and
-    `scaled` (the value's rank, 0 to 1; None where missing or a category).
+    `n`, and `features` in falling importance, each with `name`, `label`, `unit`, `modality`, `kind`, `mean_abs` (mean
+    |SHAP value|, log-odds), `direction` (rank correlation of value and SHAP value, None for a category), `levels`
+    (categories with at least 10 decisions: `level`, `n`, `mean_phi`), and, for the same random decisions in random
+    order, `phi` and `scaled` (the value's rank, 0 to 1; None where missing or a category).
 
     Args:
         contributions: (n, p) SHAP values by feature name (`Prediction.contributions`).
@@ -138,6 +138,7 @@ def explanation_summary(
                 "label": spec.label,
                 "unit": spec.unit,
                 "modality": spec.modality,
+                "kind": spec.kind,
                 "mean_abs": float(np.abs(phi).mean()) if n else 0.0,
                 "direction": None if category else _direction(scaled, phi),
                 "levels": _levels(column, phi) if category else [],

@@ -158,9 +158,12 @@ def _precision_recall(y: Floats, p: Floats, weight: Floats, drawn: Floats) -> di
 
 
 def _smooth_line(y: Floats, p: Floats, weight: Floats, drawn: Floats) -> dict[str, list[float]]:
+    """Return the smoothed line with its band between the 1st and 99th percentile of `p`; single patients lie beyond."""
     loess = Loess.over(p, weight=weight)
-    line = {"p": _plain(loess.grid), "observed": _plain(loess.fit_each(y, weight[None, :])[0])}
-    return line | _band(loess.fit_each(y, drawn))
+    low, high = np.quantile(p, [0.01, 0.99])
+    shown = (loess.grid >= low) & (loess.grid <= high)
+    line = {"p": _plain(loess.grid[shown]), "observed": _plain(loess.fit_each(y, weight[None, :])[0][shown])}
+    return line | _band(loess.fit_each(y, drawn)[:, shown])
 
 
 def _histogram(y: Floats, p: Floats) -> dict[str, list[float] | list[int]]:

@@ -1,4 +1,4 @@
-"""The figures of a study: each function draws computed numbers on an Axes and returns it; `svg` makes inline SVG of them."""
+"""The figures of a study: functions that draw computed numbers on an Axes, and `svg`, which makes inline SVG."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 INK, MUTED, GRID = "#1f2933", "#6b7785", "#e3e7ec"
 INTERNAL = "#4a5560"
+RASTER_DPI = 200
 VALUE_SCALE = LinearSegmentedColormap.from_list("low-high", ["#0072B2", "#b9c3cc", "#D55E00"])
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -55,7 +56,7 @@ STYLE: dict[str, Any] = {
 
 
 def site_colours(sites: Sequence[str]) -> dict[str, str]:
-    """Return one colour a site, the same in every figure that is given the same list; cross-validation (`cv`) is grey."""
+    """Return one colour a site, the same wherever the same list is given; cross-validation (`cv`) is grey."""
     others = [site for site in sites if site != "cv"]
     return {"cv": INTERNAL} | {site: PALETTE[place % len(PALETTE)] for place, site in enumerate(others)}
 
@@ -71,16 +72,17 @@ def svg(draw: Callable[[Figure], object], *, width: float, height: float, title:
 
     The same input gives the same text. Letters stay text and take the font of the page.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(rc=STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", dpi=RASTER_DPI, metadata=nothing)
     return _inline(buffer.getvalue(), title=title, width=width)
 
 
 def roc(curves: Mapping[str, Mapping[str, Any]], ax: Axes, *, labels: Mapping[str, str], sites: Sequence[str]) -> Axes:
-    """Draw the ROC curve of each site; `curves` site to an answer of `curves()`, `labels` site to its text in the legend."""
+    """Draw the ROC curve of each site; `curves`: site to an answer of `curves()`, `labels`: site to legend text."""
     colours, dashes = site_colours(sites), site_dashes(sites)
     ax.plot([0, 1], [0, 1], color="#b6c0ca", linewidth=0.9, zorder=1)
     for site, curve in curves.items():
@@ -88,7 +90,7 @@ def roc(curves: Mapping[str, Mapping[str, Any]], ax: Axes, *, labels: Mapping[st
             points = curve["roc"]
             ax.plot(points["fpr"], points["tpr"], color=colours[site], linestyle=dashes[site], label=labels[site])
     ax.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    ax.legend(loc="lower right", handlelength=2.2, borderaxespad=0.2, labelspacing=0.35)
+    _legend(ax, loc="lower right")
     return _grid(ax)
 
 
@@ -106,7 +108,7 @@ def precision_recall(
             ax.plot([1.0, 1.03], [points["prevalence"]] * 2, color=colours[site], linewidth=2.2, clip_on=False)
     ax.set(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     ax.set_aspect("equal")
-    ax.legend(loc="upper right", handlelength=2.2, borderaxespad=0.2, labelspacing=0.35)
+    _legend(ax, loc="upper right")
     return _grid(ax)
 
 
@@ -173,7 +175,7 @@ def decision(curve: Mapping[str, Any], ax: Axes, *, colour: str, title: str, leg
     ax.set(xlabel="Threshold probability", ylabel="Net benefit")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if legend:
-        ax.legend(loc="upper right", handlelength=2.2, borderaxespad=0.1, labelspacing=0.35)
+        _legend(ax, loc="upper right")
     return _grid(ax)
 
 
@@ -182,10 +184,10 @@ def forest(
 ) -> Axes:
     """Draw estimates with intervals, one row each from the top.
 
-    A row has `label`, `value`, `low`, `high`, `colour`, `text` (written at the right) and optionally `hollow` (a comparator) and
-    `detail` (small text under the label).
+    A row has `label`, `value`, `low`, `high`, `colour`, `text` (written at the right) and optionally `hollow` (a
+    comparator, nearer to the row above it).
     """
-    places = -np.arange(len(rows), dtype=float)
+    places = -np.cumsum([0.62 if row.get("hollow") else 1.0 for row in rows])
     if reference is not None:
         ax.axvline(reference, color="#b6c0ca", linewidth=0.9, zorder=1)
     for place, row in zip(places, rows, strict=True):
@@ -197,17 +199,19 @@ def forest(
         ax.plot(row["value"], place, "s", color=row["colour"], markerfacecolor=face, markersize=5.5, zorder=3)
     ax.set_yticks(places, [str(row["label"]) for row in rows])
     ax.tick_params(axis="y", length=0)
-    for place, row in zip(places, rows, strict=True):
-        ax.text(1.02, place, row["text"], transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
+    for tick, place, row in zip(ax.get_yticklabels(), places, rows, strict=True):
+        tone = MUTED if row.get("hollow") else INK
+        tick.set_color(tone)
+        ax.text(1.02, place, row["text"], transform=ax.get_yaxis_transform(), va="center", fontsize=8.5, color=tone)
     ax.spines["left"].set_visible(False)
-    ax.set(xlabel=xlabel, ylim=(places[-1] - 0.7 if len(rows) else -1, 0.7))
+    ax.set(xlabel=xlabel, ylim=(places[-1] - 0.7, places[0] + 0.7) if len(rows) else (-1, 0))
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return _grid(ax, axis="x")
 
 
 def explanation(features: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str) -> Axes:
-    """Draw each feature's contributions as a swarm, the most important on top, coloured by the value (low blue, high orange)."""
+    """Draw each feature's contributions as a swarm, the most important on top, low values blue, high ones orange."""
     places = -np.arange(len(features), dtype=float)
     ax.axvline(0, color="#9aa5b1", linewidth=0.9, zorder=1)
     for place, feature in zip(places, features, strict=True):
@@ -268,7 +272,7 @@ def tuning(searches: Mapping[str, Mapping[str, Any]], ax: Axes, *, chosen: str) 
     if best:
         span = max(max(highest) - min(best), 1e-4)
         ax.set_ylim(min(best) - 0.08 * span, max(highest) + 0.1 * span)
-        ax.legend(loc="upper right", handlelength=1.8, borderaxespad=0.1)
+        _legend(ax, loc="upper right")
     return _grid(ax)
 
 
@@ -284,6 +288,11 @@ def swarm(values: np.ndarray[Any, np.dtype[np.float64]], *, width: float = 0.38,
         rank = np.arange(len(members))
         offset[members] = np.where(rank % 2 == 0, 1, -1) * ((rank + 1) // 2)
     return offset / max(np.abs(offset).max(), 5.0) * width
+
+
+def _legend(ax: Axes, *, loc: str) -> None:
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc=loc, handlelength=2.2, borderaxespad=0.2, labelspacing=0.35)
 
 
 def _grid(ax: Axes, *, axis: Any = "both") -> Axes:
@@ -302,7 +311,7 @@ def _inline(text: str, *, title: str, width: float) -> str:
     text = re.sub(r"font: (?:bold|700) ([0-9.]+px)[^;\"]*", r"font-weight: bold; font-size: \1", text)
     text = re.sub(r"font: ([0-9.]+px)[^;\"]*", r"font-size: \1", text)
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
-    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag.group(0)), text)
     text = re.sub(r" ?\n *", " ", text).replace("> <", "><")
     name = html.escape(title, quote=True)
     box = re.search(r'viewBox="[^"]*"', text)

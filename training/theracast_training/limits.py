@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from theracast_training.content import ReportContent
-from theracast_training.wording import count, interval, listed, number, percent
+from theracast_training.wording import count, interval, listed, number, percent, plural, rival_label
 
 ENOUGH = 100
-"""Events, and non-events, that an external validation should have (Vergouwe et al., J Clin Epidemiol 2005;58:475-483)."""
+"""Events, and non-events, that an external validation needs: Vergouwe et al., J Clin Epidemiol 2005;58:475-483."""
 WIDE_AUC = 0.15
+HALF = 0.5
 EVENTS_PER_FEATURE = 10
 
 
@@ -37,7 +38,7 @@ def _outside(content: ReportContent) -> dict[str, Mapping[str, Any]]:
 
 def _no_outside(content: ReportContent) -> Iterator[str]:
     if not _outside(content):
-        yield "The model has not been judged on any patients outside its development sites: expect it to do worse elsewhere."
+        yield "The model has not been judged outside its development sites: expect it to do worse elsewhere."
 
 
 def _few_events(content: ReportContent) -> Iterator[str]:
@@ -48,22 +49,27 @@ def _few_events(content: ReportContent) -> Iterator[str]:
             few.append(f"{site} ({count(record['events'])} of {count(record['n'])})")
     if few:
         yield (
-            f"Fewer than {ENOUGH} decisions with the rarer outcome at {listed(few)}: too few to judge calibration there "
-            "with confidence."
+            f"Fewer than {ENOUGH} decisions with the rarer outcome at {listed(few)}: too few to judge calibration "
+            "there with confidence."
         )
 
 
 def _wide(content: ReportContent) -> Iterator[str]:
+    by_chance, rough = [], []
     for site, record in _outside(content).items():
         low, high = record.get("auc_low"), record.get("auc_high")
         if record.get("auc") is None:
             yield f"At {site} the AUC cannot be estimated: all known outcomes are the same."
         elif low is None or high is None:
             yield f"At {site} there are too few outcomes for an interval of the AUC."
-        elif low <= 0.5 <= high:
-            yield f"At {site} the AUC, {interval(record, 'auc')}, is compatible with chance."
+        elif low <= HALF <= high:
+            by_chance.append(f"{site}, {interval(record, 'auc')}")
         elif high - low > WIDE_AUC:
-            yield f"At {site} the AUC is known only roughly: {interval(record, 'auc')}."
+            rough.append(f"{site}, {interval(record, 'auc')}")
+    if by_chance:
+        yield f"The AUC is compatible with chance at {listed(by_chance)}."
+    if rough:
+        yield f"The AUC is known only roughly at {listed(rough)}."
 
 
 def _miscalibrated(content: ReportContent) -> Iterator[str]:
@@ -92,7 +98,8 @@ def _fallen(content: ReportContent) -> Iterator[str]:
     ]
     if worse:
         yield (
-            f"Ranking is clearly worse than in development, where the AUC was {number(nested['auc'])}, at {listed(worse)}."
+            f"Ranking is clearly worse than in development, where the AUC was {number(nested['auc'])}, "
+            f"at {listed(worse)}."
         )
 
 
@@ -107,23 +114,25 @@ def _not_better(content: ReportContent) -> Iterator[str]:
         better = [str(one["site"]) for one in known if one["low"] > 0]
         worse = [str(one["site"]) for one in known if one["high"] < 0]
         if worse:
-            yield f"The published score {name} ranks better than this model at {listed(worse)}."
+            yield f"The published score {rival_label(name)} ranks better than this model at {listed(worse)}."
         if known and not better:
-            yield f"At no external site is the model shown to rank better than the published score {name}."
+            yield f"At no external site is the model shown to rank better than the published score {rival_label(name)}."
 
 
 def _not_useful(content: ReportContent) -> Iterator[str]:
+    idle = []
     for site, record in _outside(content).items():
-        idle = [
+        thresholds = [
             percent(row["threshold"])
             for row in record.get("thresholds") or []
             if row.get("net_benefit") is not None and row["net_benefit"] <= max(row["treat_all"], 0.0)
         ]
-        if idle:
-            yield (
-                f"At {site}, deciding by the model at a threshold of {listed(idle)} had no greater net benefit than treating "
-                "everyone or nobody."
-            )
+        if thresholds:
+            idle.append(f"{site} (threshold {listed(thresholds)})")
+    if idle:
+        yield (
+            f"Deciding by the model showed no greater net benefit than treating everyone or nobody at {listed(idle)}."
+        )
 
 
 def _missing_columns(content: ReportContent) -> Iterator[str]:
@@ -143,9 +152,9 @@ def _audit(content: ReportContent) -> Iterator[str]:
     errors = sum(one["severity"] == "error" for one in open_ones)
     warnings = sum(one["severity"] == "warning" for one in open_ones)
     if errors:
-        yield f"The audit of the data has {errors} open error{'s' if errors > 1 else ''}: see the findings."
+        yield f"The audit of the data has {plural(errors, 'open error')}: see the findings."
     if warnings:
-        yield f"The audit of the data has {warnings} open warning{'s' if warnings > 1 else ''}: see the findings."
+        yield f"The audit of the data has {plural(warnings, 'open warning')}: see the findings."
 
 
 def _small_development(content: ReportContent) -> Iterator[str]:

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 
 from theracast_training import figures
 from theracast_training.content import NESTED, ReportContent
-from theracast_training.wording import NESTED_LABEL, calibration_verdict, count, interval, number, site_label
+from theracast_training.wording import (
+    NESTED_LABEL,
+    calibration_verdict,
+    count,
+    interval,
+    number,
+    rival_label,
+    site_label,
+)
 
 SHOWN_FEATURES = 12
 
@@ -30,12 +38,12 @@ def forest_panel(content: ReportContent) -> str:
         rows.append(_forest_row(site_label(site), own, colour=colours[site]))
         for name, judged in baselines.items():
             if judged.get(site):
-                rows.append(_forest_row(f"{name}", judged[site], colour=colours[site], hollow=True))
+                rows.append(_forest_row(rival_label(name), judged[site], colour=colours[site], hollow=True))
 
     def draw(figure: Figure) -> None:
         figures.forest(rows, figure.subplots(), xlabel="AUC with 95 % interval (0.5 is chance)")
 
-    return figures.svg(draw, width=7.6, height=0.75 + 0.27 * len(rows), title="AUC with 95 % interval at every site")
+    return figures.svg(draw, width=9.2, height=0.75 + 0.26 * len(rows), title="AUC with 95 % interval at every site")
 
 
 def _forest_row(label: str, record: Mapping[str, Any], *, colour: str, hollow: bool = False) -> dict[str, Any]:
@@ -51,7 +59,7 @@ def roc_panel(content: ReportContent) -> str:
     def draw(figure: Figure) -> None:
         figures.roc(shown, figure.subplots(), labels=labels, sites=site_order(content))
 
-    return figures.svg(draw, width=4.1, height=4.0, title="ROC curves of all sites")
+    return figures.svg(draw, width=4.4, height=4.2, title="ROC curves of all sites")
 
 
 def precision_recall_panel(content: ReportContent) -> str:
@@ -62,7 +70,7 @@ def precision_recall_panel(content: ReportContent) -> str:
     def draw(figure: Figure) -> None:
         figures.precision_recall(shown, figure.subplots(), labels=labels, sites=site_order(content))
 
-    return figures.svg(draw, width=4.1, height=4.0, title="Precision-recall curves of all sites")
+    return figures.svg(draw, width=4.4, height=4.2, title="Precision-recall curves of all sites")
 
 
 def calibration_panels(content: ReportContent) -> list[dict[str, str]]:
@@ -86,7 +94,7 @@ def calibration_panels(content: ReportContent) -> list[dict[str, str]]:
 
 def _calibration_drawing(curve: Mapping[str, Any], *, colour: str, title: str, limit: float) -> Any:
     def draw(figure: Figure) -> None:
-        above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3.6, 1]}, sharex=True)
+        above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3.1, 1]}, sharex=True)
         figures.calibration(curve, above, colour=colour, title=title, limit=limit, counts=below)
 
     return draw
@@ -140,7 +148,7 @@ def tuning_panel(content: ReportContent) -> str | None:
     def draw(figure: Figure) -> None:
         figures.tuning(content.searches, figure.subplots(), chosen=content.family)
 
-    return figures.svg(draw, width=7.6, height=2.7, title="Loss of every trial")
+    return figures.svg(draw, width=9.2, height=2.7, title="Loss of every trial")
 
 
 def explanation_panel(content: ReportContent) -> str | None:
@@ -155,7 +163,7 @@ def explanation_panel(content: ReportContent) -> str | None:
         figures.importance(features, right, xlabel="Mean size")
 
     return figures.svg(
-        draw, width=7.6, height=0.7 + 0.34 * len(features), title="Contributions of the most important features"
+        draw, width=9.2, height=0.7 + 0.34 * len(features), title="Contributions of the most important features"
     )
 
 
@@ -168,7 +176,7 @@ def modality_panel(content: ReportContent) -> str | None:
         return None
     rows = [
         {
-            "label": f"{one['against']}, {_short(str(one['site']))}",
+            "label": f"{rival_label(str(one['against']))}, {_short(str(one['site']))}",
             "colour": colours[str(one["site"])],
             "value": one.get("auc_difference"),
             "low": one.get("low"),
@@ -183,7 +191,7 @@ def modality_panel(content: ReportContent) -> str | None:
             rows, figure.subplots(), xlabel="AUC of all modalities minus AUC of this one alone", reference=0.0
         )
 
-    return figures.svg(draw, width=7.6, height=0.75 + 0.24 * len(rows), title="Gain over single modalities")
+    return figures.svg(draw, width=9.2, height=0.75 + 0.24 * len(rows), title="Gain over single modalities")
 
 
 def _difference(record: Mapping[str, Any]) -> str:

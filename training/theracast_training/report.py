@@ -17,6 +17,7 @@ from theracast_training.summary import summary_sentences
 __all__ = ["ReportContent", "explanation_summary", "study_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+SLIGHT = 0.05
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -65,6 +66,8 @@ def page_environment(*, autoescape: bool) -> Environment:
         "thousands": wording.count,
         "site_label": wording.site_label,
         "listed": wording.listed,
+        "rival_label": wording.rival_label,
+        "plural": wording.plural,
     }
     return environment
 
@@ -126,50 +129,52 @@ def _sorted_findings(content: ReportContent) -> dict[str, list[Mapping[str, Any]
 
 
 def _comparison_rows(content: ReportContent) -> list[dict[str, Any]]:
-    rows = []
-    for one in content.comparisons:
-        difference = {"d": one.get("auc_difference"), "d_low": one.get("low"), "d_high": one.get("high")}
-        error = {"d": one.get("brier_difference"), "d_low": one.get("brier_low"), "d_high": one.get("brier_high")}
-        rows.append(
-            {
-                "against": one["against"],
-                "kind": one["kind"],
-                "site": wording.site_label(str(one["site"])),
-                "external": one["site"] in content.external,
-                "n": one.get("n"),
-                "auc_a": one.get("auc_a"),
-                "auc_b": one.get("auc_b"),
-                "auc": wording.interval(difference, "d", digits=3, signed=True),
-                "p": wording.p_value(one.get("p_value")),
-                "brier": wording.interval(error, "d", digits=3, signed=True) if one.get("calibrated", True) else "–",
-            }
-        )
-    return rows
+    return [_comparison_row(one, external=one["site"] in content.external) for one in content.comparisons]
+
+
+def _comparison_row(one: Mapping[str, Any], *, external: bool) -> dict[str, Any]:
+    difference = {"d": one.get("auc_difference"), "d_low": one.get("low"), "d_high": one.get("high")}
+    error = {"d": one.get("brier_difference"), "d_low": one.get("brier_low"), "d_high": one.get("brier_high")}
+    return {
+        "against": wording.rival_label(str(one["against"])),
+        "kind": one["kind"],
+        "site": wording.site_label(str(one["site"])),
+        "external": external,
+        "n": one.get("n"),
+        "auc_a": one.get("auc_a"),
+        "auc_b": one.get("auc_b"),
+        "auc": wording.interval(difference, "d", digits=3, signed=True),
+        "p": wording.p_value(one.get("p_value")),
+        "brier": wording.interval(error, "d", digits=3, signed=True) if one.get("calibrated", True) else "–",
+    }
 
 
 def _direction_rows(content: ReportContent) -> list[dict[str, Any]]:
     """Return for each shown feature what speaks for and against."""
-    rows = []
-    for feature in (content.explanation.get("features") or [])[: panels.SHOWN_FEATURES]:
-        if feature["mean_abs"] > 0:
-            rows.append(
-                {"label": feature["label"], "modality": feature["modality"], "words": _direction_words(feature)}
-            )
-    return rows
+    shown = (content.explanation.get("features") or [])[: panels.SHOWN_FEATURES]
+    return [
+        {"label": one["label"], "modality": one["modality"], "words": _direction_words(one)}
+        for one in shown
+        if one["mean_abs"] > 0
+    ]
 
 
 def _direction_words(feature: Mapping[str, Any]) -> str:
+    """Return which values raise the probability and which lower it; categories with a slight effect are left out."""
     direction, levels = feature.get("direction"), feature.get("levels") or []
     if levels:
-        favourable = [one["level"] for one in levels if one["mean_phi"] > 0][:3]
-        against = [one["level"] for one in reversed(levels) if one["mean_phi"] < 0][:3]
+        raising = [one["level"] for one in levels if one["mean_phi"] > SLIGHT][:4]
+        lowering = [one["level"] for one in reversed(levels) if one["mean_phi"] < -SLIGHT][:4]
         parts = [
-            f"{word}: {wording.listed(names)}" for word, names in (("for", favourable), ("against", against)) if names
+            f"{verb} by {wording.listed(names)}"
+            for verb, names in (("raised", raising), ("lowered", lowering))
+            if names
         ]
-        return "; ".join(parts) or "no clear direction"
+        return "; ".join(parts) or "little difference between categories"
     if direction is None or abs(direction) < 0.3:
         return "no single direction"
-    return "higher values speak for it" if direction > 0 else "higher values speak against it"
+    what = "when true" if feature.get("kind") == "boolean" else "by higher values"
+    return f"{'raised' if direction > 0 else 'lowered'} {what}"
 
 
 def _catalogue_rows(content: ReportContent) -> list[dict[str, Any]]:
@@ -228,6 +233,6 @@ def _scheme_words(scheme: Mapping[str, Any]) -> str:
         return f"{inner} Nested cross-validation was left out."
     repeated = f", repeated {scheme['repeats']} times" if scheme.get("repeats", 1) > 1 else ""
     return (
-        f"{inner} The whole procedure, tuning and choice of family included, was judged by nested cross-validation with "
-        f"{scheme['outer']} outer folds{repeated}. External sites took no part in any choice."
+        f"{inner} The whole procedure, tuning and choice of family included, was judged by nested cross-validation "
+        f"with {scheme['outer']} outer folds{repeated}. External sites took no part in any choice."
     )

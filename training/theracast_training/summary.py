@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from theracast_training.content import NESTED, ReportContent
-from theracast_training.wording import calibration_verdict, count, interval, listed, number, percent
+from theracast_training.wording import calibration_verdict, count, interval, listed, number, percent, plural
 
 
 def summary_sentences(content: ReportContent) -> list[str]:
@@ -16,7 +16,7 @@ def summary_sentences(content: ReportContent) -> list[str]:
 
 def _what(content: ReportContent) -> str:
     modalities = list(dict.fromkeys(str(spec["modality"]).replace("_", "-") for spec in content.features))
-    inputs = f"{len(content.features)} {listed(modalities)} feature{'s' if len(content.features) != 1 else ''}"
+    inputs = plural(len(content.features), f"{listed(modalities)} feature")
     return f"The model gives the probability of {content.endpoint} for one patient from {inputs}."
 
 
@@ -54,13 +54,11 @@ def _how_well(content: ReportContent) -> str:
     if len(known) == 1:
         ranking = f"There its AUC is {interval(known[0][1], 'auc')}"
     else:
-        ordered = sorted(known, key=lambda one: -float(one[1]["auc"]))
         largest = max(known, key=lambda one: int(one[1]["n"]))
-        ranking = (
-            f"There its AUC lies between {number(ordered[-1][1]['auc'])} ({ordered[-1][0]}) and "
-            f"{number(ordered[0][1]['auc'])} ({ordered[0][0]}), at the largest site, {largest[0]}, "
-            f"{interval(largest[1], 'auc')}"
-        )
+        others = sorted(float(record["auc"]) for site, record in known if site != largest[0])
+        span = f"{number(others[0])} to {number(others[-1])} at the others" if len(others) > 1 else number(others[0])
+        elsewhere = span if len(others) > 1 else f"{span} at the other"
+        ranking = f"There its AUC is {interval(largest[1], 'auc')} at {largest[0]}, the largest site, and {elsewhere}"
     return f"{ranking}; its probabilities {_calibration(outside)}."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from theracast_features.scores import PUBLISHED
 from theracast_training.content import NESTED
 
 NOT_ESTIMABLE = "not estimable"
@@ -79,8 +80,18 @@ def site_label(site: str) -> str:
     return NESTED_LABEL if site == NESTED else site
 
 
+def rival_label(name: str) -> str:
+    """Return a published score or a modality as it is printed."""
+    return PUBLISHED[name].label if name in PUBLISHED else name.replace("_", " ")
+
+
+def plural(amount: int, word: str) -> str:
+    """Return `1 error`, `2 errors`."""
+    return f"{count(amount)} {word}{'' if amount == 1 else 's'}"
+
+
 def calibration_verdict(record: Mapping[str, Any]) -> str:
-    """Return what intercept and slope say: `agrees`, `too high`, `too low`, `too extreme`, `too cautious` or `too few to judge`.
+    """Return what intercept and slope say: `agrees`, `too high`, `too extreme`, `too few to judge` and the like.
 
     A departure counts when its 95 % interval leaves 0 (intercept) or 1 (slope) out.
     """
