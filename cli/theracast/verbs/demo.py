@@ -41,7 +41,17 @@ def demo(options: argparse.Namespace) -> int:
     run("6/7 score", "score", f"models:/{name}@champion", patients, "--out", folder / "scores.csv", "--overwrite")
     sheet = folder / "board_sheet.html"
     who = _first_patient(patients)
-    run("7/7 board sheet", "report", f"models:/{name}@champion", patients, "--patient", who, "--out", sheet, "--overwrite")
+    run(
+        "7/7 board sheet",
+        "report",
+        f"models:/{name}@champion",
+        patients,
+        "--patient",
+        who,
+        "--out",
+        sheet,
+        "--overwrite",
+    )
     print(_outputs(folder, name))
     return 0
 

@@ -25,7 +25,9 @@ def score(options: argparse.Namespace) -> int:
 
     if options.out:
         require_free(options.out, overwrite=options.overwrite)
-    prediction = score_frame(load_model(options.model), _read(options.file, options.sheet), site=options.site)
+    prediction = score_frame(
+        load_model(options.model), _read(options.file, options.sheet), site=options.site or options.sheet
+    )
     if options.json:
         print_json(prediction.to_json())
     elif options.out:
@@ -95,7 +97,7 @@ def report(options: argparse.Namespace) -> int:
 
     require_free(options.out, overwrite=options.overwrite)
     model = load_model(options.model)
-    prediction = score_frame(model, _read(options.file, options.sheet), site=options.site)
+    prediction = score_frame(model, _read(options.file, options.sheet), site=options.site or options.sheet)
     places = [place for place, subject in enumerate(prediction.subject_id) if subject == options.patient]
     if len(places) != 1:
         found = "no patient" if not places else f"{len(places)} rows"
