@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -88,6 +89,19 @@ def sheet_names(path: Path) -> tuple[str, ...]:
         return tuple(workbook.sheetnames)
     finally:
         workbook.close()
+
+
+def readable_sheets(path: Path) -> dict[str, pd.DataFrame]:
+    """Return the raw frame of each sheet of an XLSX file that holds a table."""
+    workbook = _open_workbook(path)
+    frames: dict[str, pd.DataFrame] = {}
+    try:
+        for name in workbook.sheetnames:
+            with contextlib.suppress(SchemaError):
+                frames[name] = _read_sheet(workbook[name], f"{path.name}, sheet {name}")
+    finally:
+        workbook.close()
+    return frames
 
 
 def text_format(path: Path) -> tuple[str, str]:

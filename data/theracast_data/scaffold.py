@@ -16,7 +16,7 @@ from theracast_data.cells import subject_ids
 from theracast_data.column_guess import ColumnGuess, guess_column, header_words, one_hot_groups, text_twin
 from theracast_data.endpoint_guess import EndpointDraft, guess_endpoints
 from theracast_data.errors import SchemaError, StudyError
-from theracast_data.files import is_text, read_file, sheet_names, text_format
+from theracast_data.files import is_text, read_file, readable_sheets, sheet_names, text_format
 from theracast_data.quantities import known_quantity, unit_of
 from theracast_data.sources import snake_case
 from theracast_data.spelling import cell_key, cell_text, parse_number
@@ -52,7 +52,8 @@ def draft_study(name: str, table: Path, *, base: Path | None = None) -> str:
     Everything in it is a guess from headers and cells. It holds no value of a patient beyond the levels of categories.
 
     Args:
-        base: folder where the study file will stand, to which a relative path of the table is made relative.
+        base: folder where the study file will stand, by default the working directory; a table below it is named
+            relative to it.
 
     Raises:
         StudyError: the name is not one for a study.
@@ -105,13 +106,9 @@ def _open(path: Path) -> _Table:
         subject = _subject_of({path.stem: frame}, path)
         return _Table(path, {path.stem: _usable(frame, subject)}, subject, {}, delimiter, encoding, decimal)
     sheets: dict[str, pd.DataFrame] = {}
-    left_out: dict[str, str] = {}
-    for sheet in names:
-        try:
-            frame = read_file(path, sheet=sheet)
-        except SchemaError:
-            left_out[sheet] = "no table"
-            continue
+    readable = readable_sheets(path)
+    left_out = dict.fromkeys([sheet for sheet in names if sheet not in readable], "no table")
+    for sheet, frame in readable.items():
         first = next(iter(sheets.values()), frame)
         shared = set(frame.columns) & set(first.columns)
         if len(frame) == 0 or len(shared) * 2 < len(first.columns):
@@ -206,10 +203,9 @@ def _head(name: str, table: _Table) -> list[str]:
 
 
 def _source(table: _Table, special: dict[str, str], base: Path) -> list[str]:
-    path = table.path
-    if not path.is_absolute():
-        absolute, folder = path.resolve(), base.resolve()
-        path = absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute
+    path, folder = table.path.resolve(), base.resolve()
+    if path.is_relative_to(folder):
+        path = path.relative_to(folder)
     lines = [
         "  - kind: table",
         f"    path: {yaml_text(path.as_posix())} # ${{VARIABLE}} is taken from the environment",
