@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def type_numbers(cells: pd.Series, *, missing: Sequence[Cell] = (), decimal: str
     def read(cell: Any) -> tuple[float, str]:
         if isinstance(cell, str):
             number = parse_number(cell.strip(), decimal)
-        elif isinstance(cell, (bool, int, float, np.number)):
+        elif isinstance(cell, (bool, int, float, np.number, np.bool_, Decimal)):
             number = None if is_empty(cell) or math.isinf(cell) else float(cell)
         else:
             number = None
@@ -170,11 +171,16 @@ def type_calendar(cells: pd.Series, *, missing: Sequence[Cell] = ()) -> TypedCel
     return _typed(cells, read, dtype=np.float64)
 
 
-def subject_ids(cells: pd.Series) -> npt.NDArray[np.object_]:
-    """Return patient ids as text, None where there is none; `17.0`, as a spreadsheet writes 17, is `17`."""
+def subject_ids(cells: pd.Series, *, missing: Sequence[Cell] = ()) -> npt.NDArray[np.object_]:
+    """Return patient ids as text, None where there is none; `17.0`, as a spreadsheet writes 17, is `17`.
+
+    Args:
+        missing: missing codes of the source; numbers among them may be ids and are kept.
+    """
+    codes = MissingCodes(code for code in missing if parse_number(cell_text(code)) is None)
 
     def read(cell: Any) -> tuple[Any, str]:
-        if is_empty(cell):
+        if is_empty(cell) or cell in codes:
             return None, ""
         text = cell_text(cell)
         whole, dot, rest = text.partition(".")

@@ -248,13 +248,15 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _read_json(path: Path) -> pd.DataFrame:
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
     try:
+        text = path.read_text(encoding="utf-8-sig")
         content = (
             [json.loads(line) for line in text.splitlines() if line.strip()]
             if path.suffix == ".jsonl"
             else json.loads(text)
         )
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"{path}: the text is not UTF-8. Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise SchemaError(
             f"{path}: not valid JSON (line {error.lineno}, column {error.colno}: {error.msg})."

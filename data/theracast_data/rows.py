@@ -48,7 +48,7 @@ def keep_decisions(
         default_site: site of rows for which the source's `site` names no column.
     """
     sites = site_of_rows(frame, source, headers, default=default_site)
-    subjects = subject_ids(frame[subject])
+    subjects = subject_ids(frame[subject], missing=source.missing)
     keep = np.array([one is not None for one in subjects], dtype=bool)
     attrition = attrition_steps(sites, np.ones(len(frame), dtype=bool), keep, f"no patient id in {subject!r}")
     notes: list[ReadingNote] = []

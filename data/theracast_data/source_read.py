@@ -85,10 +85,6 @@ def read_source(source: TableSource, base: Path, faults: list[str]) -> SourceRea
             continue
         if source.site not in (None, "$sheet") and headers.find(str(source.site)) is None:
             faults.append(_no_column(where, str(source.site), "site", headers, source))
-        for key in ("index_time", "treatment", "calendar"):
-            wanted = getattr(source, key)
-            if wanted is not None and headers.find(wanted) is None and len(source.sheets) < 2:
-                faults.append(_no_column(where, wanted, key, headers, source))
         rows = keep_decisions(
             frame, source, headers, subject=subject.header, default_site=sheet if source.site == "$sheet" else name
         )
@@ -98,6 +94,10 @@ def read_source(source: TableSource, base: Path, faults: list[str]) -> SourceRea
         only = str(rows.sites[0]) if len(set(rows.sites)) == 1 else None
         notes = tuple(replace(note, site=note.site or only) for note in (*rows.notes, *typed.notes, *decision_notes))
         sheets.append(SheetRead(where, headers, rows, typed, decisions, notes))
+    for key in ("index_time", "treatment", "calendar"):
+        wanted = getattr(source, key)
+        if wanted is not None and sheets and not any(sheet.headers.find(wanted) for sheet in sheets):
+            faults.append(_no_column(Path(source.path).name, wanted, key, sheets[0].headers, source))
     return SourceRead(source, tuple(sheets))
 
 

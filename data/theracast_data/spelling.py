@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +56,7 @@ def cell_key(cell: Any) -> str:
     number = parse_number(text)
     if number is not None:
         return str(int(number)) if number.is_integer() else repr(number)
-    folded = text.casefold()
+    folded = _one_form(text).casefold()
     return "".join(folded.split()) if any(sign.isalpha() for sign in folded) else " ".join(folded.split())
 
 
@@ -102,8 +102,13 @@ class CellTable:
 
 def header_key(header: Any) -> str:
     """Return a header without case, punctuation and blanks; `%`, `+` and a last `-` stay, for they carry meaning."""
-    text = str(header).strip().casefold()
-    return re.sub(r"[^0-9a-zµ%+]", "", text) + ("-" if text.endswith("-") else "")
+    text = _one_form(str(header)).strip().casefold()
+    return "".join(sign for sign in text if sign.isalnum() or sign in "%+") + ("-" if text.endswith("-") else "")
+
+
+def _one_form(text: str) -> str:
+    """Return the text with letters and their accents composed in one way."""
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 def nearest(name: str, known: Iterable[Any]) -> str | None:
@@ -146,7 +151,7 @@ class Headers:
                 return FoundHeader(header, other=number > 0)
         for header in wanted:
             near = self._by_key.get(header_key(header), [])
-            if len(near) == 1:
+            if len(near) == 1 and header_key(header):
                 return FoundHeader(near[0], other=True)
         return None
 

@@ -16,7 +16,7 @@ from theracast_data.cohort import AttritionStep, Cohort, ReadingNote
 from theracast_data.columns import include_rows, type_table
 from theracast_data.endpoint_values import endpoint_columns, read_endpoints
 from theracast_data.endpoints import Endpoint
-from theracast_data.errors import SchemaError
+from theracast_data.errors import CohortError, SchemaError
 from theracast_data.files import read_file, read_raw
 from theracast_data.join import Joined, join_source
 from theracast_data.rows import attrition_steps, decision_columns, site_of_rows
@@ -41,6 +41,7 @@ def read_cohort(inputs: Inputs, endpoints: Sequence[Endpoint], *, base: Path, st
 
     Raises:
         StudyError: an environment variable in a path is not set.
+        CohortError: no patient is left.
         SchemaError: a file or sheet cannot be read; or, with all faults in one message, the tables are not what the
             study says.
     """
@@ -49,6 +50,11 @@ def read_cohort(inputs: Inputs, endpoints: Sequence[Endpoint], *, base: Path, st
     if faults:
         raise _schema_error(faults)
     first, others = read[0], read[1:]
+    if not len(first.subjects):
+        reasons = listed([f"{step.dropped} {step.reason}" for sheet in first.sheets for step in sheet.rows.attrition])
+        raise CohortError(
+            f"{first.source.path}: no patient is left ({reasons or 'the table has no rows'}). Mend `include`."
+        )
     joined = [join_source(first, other, faults) for other in others]
     notes = first.notes + [note for one in joined for note in one.notes]
     absent_notes, absent = _absent([first, *others])
@@ -245,7 +251,7 @@ def _scored_subjects(
             )
         message = f"there is no column {wanted[0]!r} with patient ids; rows are named by their number."
         return numbers, [ReadingNote("absent-column", wanted[0], None, (), message)]
-    subjects = subject_ids(frame[found.header])
+    subjects = subject_ids(frame[found.header], missing=inputs.sources[0].missing)
     empty = np.flatnonzero(np.array([one is None for one in subjects], dtype=bool))
     if not len(empty):
         return subjects, []

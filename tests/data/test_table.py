@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import BinaryEndpoint, Endpoint
-from theracast_data.errors import SchemaError, StudyError
+from theracast_data.errors import CohortError, SchemaError, StudyError
 from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame, read_cohort, read_file
 
@@ -200,6 +200,21 @@ def test_a_patient_twice_in_a_further_source_is_an_error(tmp_path: Path) -> None
         read(tmp_path, two_sources(tmp_path, "Patient,Volume\nP1,1\nP1,2\n"), strict=False)
 
 
+def test_an_empty_cohort_says_where_its_patients_went(tmp_path: Path) -> None:
+    path = write(tmp_path, "ID,BEP,Response\n1,N,1\nNA,Y,0\n.,Y,0\n")
+    with pytest.raises(CohortError, match=r"no patient is left \(2 no patient id in 'ID', 1 BEP is not Y\)"):
+        read(tmp_path, inputs_of(path, columns={}, include={"BEP": ["Y"]}, missing=["."]))
+
+
+def test_headers_in_any_script_are_told_apart(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"ID": [1], "年齢": [61], "体重": [70], "Gro\u0308\u00dfe": [180]})
+    columns = {"年齢": {"name": "age"}, "身長": {"name": "height"}, "Gr\u00f6\u00dfe": {"name": "size"}}
+    values = cohort_from_frame(frame, inputs_of("t.csv", columns=columns)).values
+    assert values["age"].tolist() == [61]
+    assert values["height"].isna().all()
+    assert values["size"].tolist() == [180]
+
+
 def test_dates_years_and_treatment(tmp_path: Path) -> None:
     text = "ID,start,Arm,Response\n1,2018-07-02,A,1\n2,2019-01-01T08:30:00+02:00,,0\n1,,B,0\n"
     inputs = inputs_of(write(tmp_path, text), columns={}, index_time="start", treatment="Arm")
@@ -211,6 +226,9 @@ def test_dates_years_and_treatment(tmp_path: Path) -> None:
     wrong = inputs_of(write(tmp_path, "ID,start,Response\n1,02.07.2018,1\n"), columns={}, index_time="start")
     with pytest.raises(SchemaError, match="Write dates as YYYY-MM-DD"):
         read(tmp_path, wrong)
+    absent = inputs_of(write(tmp_path, "ID,Response\n1,1\n"), columns={}, calendar="year")
+    with pytest.raises(SchemaError, match="there is no column 'year' for `calendar`"):
+        read(tmp_path, absent)
     serial = inputs_of(write(tmp_path, "ID,year,Response\n1,43283,1\n"), columns={}, calendar="year")
     with pytest.raises(SchemaError, match=r"not years \(such as 2018\) or dates"):
         read(tmp_path, serial)
