@@ -53,8 +53,16 @@ def range_of_hundred(low: float, high: float) -> str:
     """Return an interval as counts of 100 patients, in per cent where both ends round to the same words."""
     words = of_hundred(low), of_hundred(high)
     if words[0] == words[1] and not words[0].isdigit():
-        return f"{100 * low:.2g} % to {100 * high:.4g} %" if low < 0.5 else f"{100 * low:.1f} % to {100 * high:.1f} %"
+        return f"{percent_text(low)} to {percent_text(high)}"
     return f"{words[0]} to {words[1]}"
+
+
+def percent_text(probability: float) -> str:
+    """Return a probability in per cent with one decimal, with as many as it needs where that would say 0 or 100."""
+    percent = 100 * probability
+    rest = min(percent, 100 - percent)
+    decimals = 1 if rest >= 0.05 else min(8, math.ceil(-math.log10(rest) - 1e-6) if rest > 0 else 1)
+    return f"{percent:.{decimals}f} %"
 
 
 def hundredth(probability: float) -> int:
@@ -101,7 +109,7 @@ def calibration_words(evaluation: Mapping[str, Any]) -> str:
         verdict = "too optimistic" if predicted > observed else "too pessimistic"
     slope_low, slope_high = evaluation.get("calibration_slope_low"), evaluation.get("calibration_slope_high")
     if slope_high is not None and slope_high < 1:
-        verdict += ", too extreme"
+        verdict += ", extremes exaggerated"
     elif slope_low is not None and slope_low > 1:
-        verdict += ", too cautious"
+        verdict += ", extremes understated"
     return verdict.replace("agrees, ", "on average right, ")

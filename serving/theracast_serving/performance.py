@@ -27,15 +27,14 @@ class SitePerformance:
 
 
 def performance_rows(
-    evaluations: Mapping[str, Any], site: str | None, *, developed_at: Collection[str], most: int
+    evaluations: Mapping[str, Any], site: str | None, *, developed_at: Collection[str]
 ) -> tuple[list[SitePerformance], str]:
-    """Return the sites to show, this patient's first, and a sentence on what they mean for this patient.
+    """Return the tested sites, this patient's first, and a sentence on what they mean for this patient.
 
     Args:
         evaluations: those that travel in the model.
         site: of the patient.
         developed_at: sites from which the model was learned.
-        most: sites to show.
     """
     home = site is not None and site in developed_at
     external = {str(name): part for name, part in dict(evaluations.get("external") or {}).items() if part}
@@ -44,8 +43,7 @@ def performance_rows(
     rows = [_row(name, external[name], here=name == site) for name in order]
     if cross_validated.get("auc") is not None:
         rows.insert(1 if rows and rows[0].here else 0, _row("Development (CV)", cross_validated, here=home))
-    note = _note(external, site, home=home, left_out=max(0, len(rows) - most), tested=bool(rows))
-    return rows[:most], note
+    return rows, _note(external, site, home=home, tested=bool(rows))
 
 
 def _row(name: str, evaluation: Mapping[str, Any], *, here: bool) -> SitePerformance:
@@ -72,7 +70,7 @@ def _counts(evaluation: Mapping[str, Any]) -> str:
     return f"{hundredth(predicted)} → {hundredth(observed)}"
 
 
-def _note(external: Mapping[str, Any], site: str | None, *, home: bool, left_out: int, tested: bool) -> str:
+def _note(external: Mapping[str, Any], site: str | None, *, home: bool, tested: bool) -> str:
     if not tested:
         return "This model carries no evaluation: how well it does is not known. Do not rely on it."
     if not external:
@@ -85,6 +83,4 @@ def _note(external: Mapping[str, Any], site: str | None, *, home: bool, left_out
         sentence = f"This patient's site ({site}) is among the tested ones."
     else:
         sentence = f"This patient's site ({site}) is not among the external test sites; the others show what may vary."
-    if left_out:
-        sentence += f" {left_out} more tested {'site is' if left_out == 1 else 'sites are'} in the study report."
     return sentence

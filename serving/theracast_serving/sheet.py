@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from typing import Any
@@ -23,81 +22,19 @@ from theracast_serving.clinical_text import (
     number_text,
     of_hundred,
     outcome_verb,
+    percent_text,
     points_text,
     range_of_hundred,
     unit_text,
 )
 from theracast_serving.describe import Development, development, feature_range, level_share
-from theracast_serving.performance import SitePerformance, performance_rows
+from theracast_serving.performance import performance_rows
+from theracast_serving.sheet_page import Driver, Group, SheetContent, fitted
 
 DRIVERS = 8
 MISSING_SIGNS = 110
 LONGEST_LABEL = 60
-WARNINGS_SHOWN = 4
-PERFORMANCE_ROWS = 5
 LONGEST = 200
-
-
-@dataclass(frozen=True)
-class Driver:
-    """One line of `what speaks for and against`: a feature, its value among the cohort's, and its weight here."""
-
-    label: str
-    group: str
-    value: str
-    unit: str
-    measured: bool
-    strip: Markup
-    bar: Markup
-    points: str
-    direction: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """What one kind of data contributes."""
-
-    label: str
-    bar: Markup
-    points: str
-    direction: str
-
-
-@dataclass(frozen=True)
-class SheetContent:
-    """All that stands on the sheet, as text and drawings."""
-
-    title: str
-    question: str
-    patient: str
-    treatment: str | None
-    site: str | None
-    index_day: str | None
-    as_of: str
-    verb: str
-    count: str
-    range: str
-    percent: str
-    average: str | None
-    average_text: str | None
-    icons: Markup
-    scale: Markup
-    start: str
-    drivers: list[Driver]
-    rest: Driver | None
-    groups: list[Group]
-    missing: list[str]
-    missing_more: int
-    measured_count: int
-    input_count: int
-    warnings: list[str]
-    warnings_more: int
-    performance: list[SitePerformance]
-    auc_axis: Markup
-    performance_note: str
-    limits: list[str]
-    identity: list[tuple[str, str]]
-    setting: str
 
 
 def board_sheet(model: ResponseModel, prediction: Prediction, row: int, *, as_of: date) -> str:
@@ -114,7 +51,7 @@ def board_sheet(model: ResponseModel, prediction: Prediction, row: int, *, as_of
     """
     if not 0 <= row < len(prediction):
         raise IndexError(f"row {row} is not among the {len(prediction)} answers")
-    content = sheet_content(model, prediction, row, as_of=as_of)
+    content = fitted(sheet_content(model, prediction, row, as_of=as_of))
     return _template().render(sheet=content, colour_for=svg.FOR, colour_against=svg.AGAINST)
 
 
@@ -129,27 +66,23 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
     missing = _missing_labels(prediction, row)
     unsaid = [label for label in missing if not any(label in text for text in prediction.warnings[row])]
     shown_missing = _fitting(unsaid)
-    warnings = [_shorten(text) for text in prediction.warnings[row]]
     drivers, rest = _drivers(model, prediction, row)
     groups = _groups(prediction, row)
-    dense = _is_dense(drivers, groups, warnings)
-    warnings_shown = WARNINGS_SHOWN - dense
-    rows, note = performance_rows(
-        model.evaluations, site, developed_at=model.reference.sites, most=PERFORMANCE_ROWS - dense
-    )
+    title, question = label[:1].upper() + label[1:], str(model.card.get("question") or "")
+    rows, note = performance_rows(model.evaluations, site, developed_at=model.reference.sites)
     index_time = decision.get("index_time")
     return SheetContent(
-        title=label[:1].upper() + label[1:],
-        question=str(model.card.get("question") or ""),
+        title=title,
+        question=question,
         patient=prediction.subject_id[row],
-        treatment=_known(decision.get("treatment")),
+        treatment=_treatment(model, _known(decision.get("treatment"))),
         site=site,
         index_day=None if pd.isna(index_time) else pd.Timestamp(index_time).date().isoformat(),
         as_of=as_of.isoformat(),
         verb=outcome_verb(label),
         count=of_hundred(probability),
         range=range_of_hundred(low, high),
-        percent=f"{100 * probability:.1f} %",
+        percent=percent_text(probability),
         average=None if average is None else of_hundred(average),
         average_text=None if base is None else base.text,
         icons=svg.icon_array(hundredth(probability), label=f"{of_hundred(probability)} of 100 dots are filled"),
@@ -168,14 +101,12 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
         missing_more=len(unsaid) - len(shown_missing),
         measured_count=_input_count(prediction) - len(missing),
         input_count=_input_count(prediction),
-        warnings=warnings[:warnings_shown],
-        warnings_more=max(0, len(warnings) - warnings_shown),
+        warnings=[_shorten(text) for text in prediction.warnings[row]],
         performance=rows,
         auc_axis=svg.auc_axis(),
         performance_note=note,
         limits=_limits(model, base),
         identity=_identity(model, prediction.model),
-        setting="dense" if dense else "roomy" if len(drivers) + len(groups) + 2 * len(rows) <= 18 else "",
     )
 
 
@@ -323,13 +254,6 @@ def _fitting(labels: Sequence[str]) -> list[str]:
     return shown
 
 
-def _is_dense(drivers: Sequence[Driver], groups: Sequence[Group], warnings: Sequence[str]) -> bool:
-    """Return whether the sheet needs its tighter setting to stay on one page."""
-    long_labels = sum(len(driver.label) > 21 for driver in drivers)
-    long_warnings = sum(len(text) > 70 for text in warnings[:WARNINGS_SHOWN])
-    return long_labels + 2 * max(0, len(groups) - 4) + long_warnings + len(warnings) > 8
-
-
 def _input_count(prediction: Prediction) -> int:
     return sum(spec.role != "indicator" for spec in prediction.features.catalogue)
 
@@ -357,6 +281,15 @@ def _identity(model: ResponseModel, answered: str) -> list[tuple[str, str]]:
 
 def _modality_label(modality: str) -> str:
     return {"patient_reported": "Patient-reported", "lab": "Laboratory"}.get(modality, modality.capitalize())
+
+
+def _treatment(model: ResponseModel, cell: str | None) -> str | None:
+    """Return the treatment in words, where the study gives a name to its code."""
+    source = model.inputs.sources[0]
+    levels = getattr(source.columns.get(source.treatment or ""), "levels", None)
+    if cell is None or not isinstance(levels, dict):
+        return cell
+    return next((str(level) for code, level in levels.items() if str(code) == cell), cell)
 
 
 def _known(cell: Any) -> str | None:

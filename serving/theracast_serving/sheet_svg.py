@@ -79,8 +79,8 @@ def range_strip(
         return left + span * ((at - low) / (high - low) if high > low else 0.5)
 
     parts = [
-        f'<text x="{left - pad - 2}" y="12" text-anchor="end" font-size="10" fill="{MUTED}">{escape(texts[0])}</text>',
-        f'<text x="{left + span + pad + 2}" y="12" font-size="10" fill="{MUTED}">{escape(texts[1])}</text>',
+        f'<text x="{left - pad - 4}" y="12" text-anchor="end" font-size="10" fill="{MUTED}">{escape(texts[0])}</text>',
+        f'<text x="{left + span + pad + 4}" y="12" font-size="10" fill="{MUTED}">{escape(texts[1])}</text>',
         f'<path d="M{left} 8H{left + span}M{left} 5v6M{left + span} 5v6" stroke="{MUTED}" stroke-width="1.2"/>',
         f'<path d="M{x(median):.1f} 4v8" stroke="{INK}" stroke-width="1.6"/>',
     ]

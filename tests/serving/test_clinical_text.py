@@ -11,6 +11,7 @@ from theracast_serving.clinical_text import (
     number_text,
     of_hundred,
     outcome_verb,
+    percent_text,
     points_text,
     range_of_hundred,
     unit_text,
@@ -77,6 +78,16 @@ def test_a_range_within_the_extremes_is_told_in_per_cent() -> None:
     assert range_of_hundred(0.996, 0.999) == "99.6 % to 99.9 %"
 
 
+def test_per_cent_never_says_nothing_or_everything() -> None:
+    assert [percent_text(p) for p in (0.283, 0.5, 0.0004, 0.00002, 0.99999)] == [
+        "28.3 %",
+        "50.0 %",
+        "0.04 %",
+        "0.002 %",
+        "99.999 %",
+    ]
+
+
 def test_points_carry_their_sign() -> None:
     assert [points_text(points) for points in (6.4, -6.6, 0.2, -0.4)] == ["+6", "−7", "±0", "±0"]
 
@@ -92,8 +103,8 @@ def test_responders_respond_and_others_have_their_outcome() -> None:
         ({}, "agrees"),
         ({"calibration_intercept_low": -0.9, "calibration_intercept_high": -0.1}, "too optimistic"),
         ({"calibration_intercept_low": 0.1, "calibration_intercept_high": 0.9}, "too pessimistic"),
-        ({"calibration_slope_low": 0.4, "calibration_slope_high": 0.9}, "on average right, too extreme"),
-        ({"calibration_slope_low": 1.1, "calibration_slope_high": 1.9}, "on average right, too cautious"),
+        ({"calibration_slope_low": 0.4, "calibration_slope_high": 0.9}, "on average right, extremes exaggerated"),
+        ({"calibration_slope_low": 1.1, "calibration_slope_high": 1.9}, "on average right, extremes understated"),
         ({"events": 4}, "too few to judge"),
         ({"events": 97}, "too few to judge"),
         ({"prevalence": None}, "not estimable"),

@@ -18,7 +18,7 @@ import pytest
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.prediction import Prediction
 from theracast_models.response_model import ResponseModel
-from theracast_serving.clinical_text import hundredth, of_hundred, range_of_hundred
+from theracast_serving.clinical_text import hundredth, of_hundred, percent_text, range_of_hundred
 from theracast_serving.score import score_frame
 from theracast_serving.sheet import DRIVERS, board_sheet, sheet_content
 
@@ -42,7 +42,7 @@ def test_the_numbers_are_those_of_the_prediction(model: ResponseModel, predictio
         text = text_of(page)
         p, low, high = (float(part[row]) for part in (prediction.probability, prediction.low, prediction.high))
         assert f"Of 100 patients like this one, about {of_hundred(p)} respond ({range_of_hundred(low, high)})." in text
-        assert f"this patient, {100 * p:.1f} %" in text
+        assert f"this patient, {percent_text(p)}" in text
         icons = re.search(r'<svg class="icons".*?</svg>', page)
         assert icons is not None
         assert icons[0].count("<circle") == 100
