@@ -43,7 +43,7 @@ def association_p(indicator: Booleans, score: Floats, strata: Positions) -> tupl
         member = strata == stratum
         inside, values = indicator[member], score[member]
         count, size = int(inside.sum()), len(values)
-        if count == 0 or count == size or size < 4:
+        if count in (0, size) or size < 4:
             continue
         spread = values.var(ddof=1)
         total += values[inside].sum() - count * values.mean()
@@ -92,9 +92,9 @@ def auc_bounds(area: float, positives: int, negatives: int, *, level_z: float = 
     smaller = min(positives, negatives)
     drawn = (area * smaller + 0.5) / (smaller + 1.0)
     first, second = drawn / (2 - drawn), 2 * drawn**2 / (1 + drawn)
-    variance = (
-        drawn * (1 - drawn) + (positives - 1) * (first - drawn**2) + (negatives - 1) * (second - drawn**2)
-    ) / (positives * negatives)
+    variance = (drawn * (1 - drawn) + (positives - 1) * (first - drawn**2) + (negatives - 1) * (second - drawn**2)) / (
+        positives * negatives
+    )
     half = level_z * float(np.sqrt(max(variance, 0.0)))
     return max(0.0, drawn - half), min(1.0, drawn + half)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import BinaryEndpoint, Endpoint, TimeToEventEndpoint
@@ -49,8 +50,8 @@ class AuditContext:
 
 def site_rows(cohort: Cohort) -> dict[str, Positions]:
     """Return the positions of each site's decisions, sites in the order in which they were read."""
-    names = cohort.decisions["site"].to_numpy(dtype=object)
-    return {site: np.flatnonzero(names == site) for site in cohort.sites}
+    codes, names = pd.factorize(cohort.decisions["site"])
+    return {str(site): np.flatnonzero(codes == number) for number, site in enumerate(names)}
 
 
 def kind_of(cohort: Cohort, name: str) -> Kind:
@@ -96,9 +97,6 @@ def endpoint_values(cohort: Cohort, column: str) -> Floats | None:
     return np.asarray(cohort.endpoints[column].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def is_absent(cohort: Cohort, site: str, name: str) -> bool:
-    """Return whether the site's table lacks the column or holds nothing in it."""
-    if name in cohort.absent.get(site, frozenset()):
-        return True
-    rows = np.flatnonzero(cohort.decisions["site"].to_numpy(dtype=object) == site)
-    return bool(missing(cohort, name)[rows].all())
+def lacks(cohort: Cohort, site: str, name: str, absent: Booleans) -> bool:
+    """Return whether the site's table lacks the column, or holds nothing in it (`absent`: where the site misses it)."""
+    return name in cohort.absent.get(site, frozenset()) or bool(absent.all())

@@ -58,7 +58,8 @@ def check_constants(cohort: Cohort, context: AuditContext) -> list[Finding]:
                     column=name,
                     message=f"All {plural(len(here), 'known value')} are {value}; elsewhere {percent(usual)} of "
                     f"{len(elsewhere):,} are.",
-                    why="A measured quantity is never the same in every patient: the column was filled in. It counts as "
+                    why="A measured quantity is never the same in every patient: the column was filled in. It counts "
+                    "as "
                     "known, and performance at this site is judged on a number that nobody measured."
                     if numeric
                     else "The column cannot tell the patients of this site apart, so its effect is not tested there.",
@@ -73,7 +74,7 @@ def check_constants(cohort: Cohort, context: AuditContext) -> list[Finding]:
 
 
 def check_repeated_values(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return a finding for each continuous column and site where one value is far too frequent, or the grid too coarse."""
+    """Return a finding for each continuous column and site with one far too frequent value, or a too coarse grid."""
     findings = []
     rows = site_rows(cohort)
     for name, values in continuous_columns(cohort):
@@ -84,10 +85,9 @@ def check_repeated_values(cohort: Cohort, context: AuditContext) -> list[Finding
             elsewhere = np.delete(values, at)
             elsewhere = elsewhere[np.isfinite(elsewhere)]
             coarse = _coarse_grid(here, elsewhere)
+            spike = None if coarse is not None else _spike(here, elsewhere)
             if coarse is not None:
                 findings.append(_coarse_finding(site, name, len(here), *coarse))
-                continue
-            spike = _spike(here, elsewhere)
             if spike is not None:
                 findings.append(_spike_finding(cohort, site, name, here, spike))
     return findings
@@ -139,6 +139,9 @@ def _spike(here: Floats, elsewhere: Floats) -> _Spike | None:
     value, count = float(distinct[top]), int(counts[top])
     if count < 6 or count / len(here) < 0.05:
         return None
+    if count >= 0.5 * len(here):
+        rate = float((elsewhere == value).mean()) if len(elsewhere) else 0.0
+        return _Spike(value, count, len(here) * rate, at_edge=False) if rate < 0.25 else None
     nearby = np.delete(counts[max(0, top - 6) : top + 7], min(top, 6))
     local = float(np.sort(nearby)[-3:].mean()) if len(nearby) >= 4 else float(count)
     rivals = np.sort(counts)[-2] if len(counts) > 1 else 0
@@ -164,7 +167,9 @@ def _spike_finding(cohort: Cohort, site: str, name: str, here: Floats, spike: _S
     if spike.at_edge:
         suspicion = "it is the end of the range: a detection limit, a cap, or a true zero"
     elif central or mean:
-        suspicion = f"it lies at the {'middle' if central else 'mean'} of the others, where imputation puts missing values"
+        suspicion = (
+            f"it lies at the {'middle' if central else 'mean'} of the others, where imputation puts missing values"
+        )
     else:
         suspicion = f"{percent(rank)} of the site's values lie below it"
     return Finding(
@@ -180,7 +185,8 @@ def _spike_finding(cohort: Cohort, site: str, name: str, here: Floats, spike: _S
         "of the column shrinks.",
         remedy="Nothing, if it is a true zero or limit; if it is a cap, say so with `cap`."
         if spike.at_edge
-        else f"Ask the site. If it was filled in, undo it in the source or declare `missing: [{spike.value:.6g}]` of this "
+        else f"Ask the site. If it was filled in, undo it in the source or declare `missing: [{spike.value:.6g}]` of "
+        "this "
         "column (that takes true measurements of the value too).",
         count=spike.count,
     )
@@ -192,8 +198,10 @@ def _coarse_grid(here: Floats, elsewhere: Floats) -> tuple[int, float] | None:
         return None
     _, counts = np.unique(elsewhere, return_counts=True)
     expected = float((1 - (1 - counts / len(elsewhere)) ** len(here)).sum())
-    distinct = len(np.unique(here))
-    return (distinct, expected) if distinct <= 25 and expected >= 4 * distinct else None
+    counts_here = np.sort(np.unique(here, return_counts=True)[1])
+    distinct = len(counts_here)
+    one_spike = counts_here[-1] > 3 * counts_here[-2]
+    return (distinct, expected) if distinct <= 25 and expected >= 4 * distinct and not one_spike else None
 
 
 def _coarse_finding(site: str, name: str, known: int, distinct: int, expected: float) -> Finding:
@@ -216,8 +224,15 @@ def _sentinel_codes(known: Floats, limits: tuple[float, float] | None) -> list[f
     if len(distinct) < 4:
         return []
     share = dict(zip(distinct.tolist(), (counts / len(known)).tolist(), strict=True))
-    codes = [code for code in HIGH_CODES if code in share and share[code] < 0.6 and _above_all(known, code, share[code])]
-    negative = distinct[distinct < 0]
+    codes = [
+        code for code in HIGH_CODES if code in share and share[code] < 0.6 and _above_all(known, code, share[code])
+    ]
+    codes += [
+        code
+        for code in NEGATIVE_CODES
+        if code in share and code <= -7 and share[code] < 0.6 and _below_all(known, code)
+    ]
+    negative = distinct[(distinct < 0) & ~np.isin(distinct, codes)]
     if len(negative) and set(negative.tolist()) <= set(NEGATIVE_CODES):
         rest = distinct[distinct >= 0]
         graded = len(rest) >= 7 or (len(negative) == 1 and len(rest) >= 3)
@@ -241,6 +256,12 @@ def _above_all(known: Floats, code: float, share: float) -> bool:
     return bool(count >= 3 and count > 3 * (nearby + 1) and code > high and code > 1.5 * middle)
 
 
+def _below_all(known: Floats, code: float) -> bool:
+    """Return whether a negative code lies far below a column that is negative by nature, or among positive values."""
+    rest = known[~np.isin(known, NEGATIVE_CODES) | (known > code / 5)]
+    return len(rest) >= 0.3 * len(known) and bool(code < rest.min() - 2.0 * max(np.ptp(rest), 1e-9))
+
+
 def _zero_impossible(known: Floats, limits: tuple[float, float] | None) -> bool:
     positive = known[known > 0]
     if len(positive) < 10 or (known < 0).any() or len(np.unique(positive)) < 8:
@@ -254,7 +275,9 @@ def _beyond_grades(distinct: Floats, code: float) -> bool:
     """Return whether a grade such as ECOG 0 to 4 is followed by a lone 8 or 9."""
     grades = distinct[distinct < 8]
     whole = bool((grades == np.round(grades)).all())
-    return bool(whole and len(distinct) <= DISTINCT_GRADES and len(grades) and grades.max() <= 5 and distinct.max() <= 9)
+    return bool(
+        whole and len(distinct) <= DISTINCT_GRADES and len(grades) and grades.max() <= 5 and distinct.max() <= 9
+    )
 
 
 DISTINCT_GRADES = 8

@@ -17,6 +17,8 @@ MARGIN = 3.0
 def check_duplicate_rows(cohort: Cohort, context: AuditContext) -> list[Finding]:
     """Return a finding for each site with rows that agree in every value, date and outcome, beyond chance."""
     group = identical_rows(cohort)
+    if len(np.unique(group)) == len(group):
+        return []
     fields = fields_of(cohort, context)
     findings = []
     for site, at in site_rows(cohort).items():
@@ -64,8 +66,8 @@ def identical_rows(cohort: Cohort) -> Positions:
     names = read_columns(cohort)
     dates = [name for name in ("index_time", "calendar", "treatment") if name in cohort.decisions]
     table = pd.concat([cohort.values[names], cohort.endpoints, cohort.decisions[dates]], axis=1)
-    hashed = pd.util.hash_pandas_object(table.astype("object").where(table.notna(), None).astype(str), index=False)
-    group = np.unique(hashed.to_numpy(), return_inverse=True)[1].astype(np.intp)
+    codes = np.column_stack([pd.factorize(table[name])[0] for name in table.columns])
+    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.intp)
     scarce = np.flatnonzero(cohort.values[names].notna().sum(axis=1).to_numpy() < 3)
     group[scarce] = group.max(initial=0) + 1 + np.arange(len(scarce))
     return group

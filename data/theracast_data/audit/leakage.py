@@ -47,7 +47,7 @@ def check_single_columns(cohort: Cohort, context: AuditContext) -> list[Finding]
             if not is_feature(cohort, name) or name in findings:
                 continue
             for scope, words in ((developed, "in development"), (~developed, "at the other sites")):
-                finding = _column_finding(cohort, name, endpoint, label, scope, words)
+                finding = _column_finding(cohort, name, endpoint, label, scope=scope, words=words)
                 if finding is not None:
                     findings[name] = finding
                     break
@@ -98,7 +98,7 @@ def outcome_label(cohort: Cohort, endpoint: Endpoint) -> Floats | None:
 
 
 def _column_finding(
-    cohort: Cohort, name: str, endpoint: Endpoint, label: Floats, scope: Booleans, words: str
+    cohort: Cohort, name: str, endpoint: Endpoint, label: Floats, *, scope: Booleans, words: str
 ) -> Finding | None:
     known = scope & np.isfinite(label)
     absent = missing(cohort, name)
@@ -129,7 +129,8 @@ def _column_finding(
         message=f"{subject} alone tells {endpoint.name} apart with an AUC of {area:.3f} (95 % interval from {low:.3f}; "
         f"{count} decisions {words}).",
         why=WHY,
-        remedy=f"Leave it out (`features: {{exclude: [{name}]}}`) unless you can show that it was known before the decision.",
+        remedy=f"Leave it out (`features: {{exclude: [{name}]}}`) unless you can show that it was known before the "
+        "decision.",
         count=count,
     )
 

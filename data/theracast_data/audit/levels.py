@@ -42,9 +42,11 @@ def check_unseen_levels(cohort: Cohort, context: AuditContext) -> list[Finding]:
                     severity="warning" if is_feature(cohort, name) else "note",
                     site=site,
                     column=name,
-                    message=f"{plural(total, 'decision')} of {len(there)} ({percent(total / len(there))}) in levels that "
+                    message=f"{plural(total, 'decision')} of {len(there)} ({percent(total / len(there))}) in levels "
+                    "that "
                     f"no development decision has: {listing(parts)}.",
-                    why="The model has learnt nothing about these patients; what it answers for them comes from the rest "
+                    why="The model has learnt nothing about these patients; what it answers for them comes from the "
+                    "rest "
                     "of their values alone.",
                     remedy="If it is another spelling, map it under `levels` of the column; else judge these patients "
                     "apart or leave them out with `include`.",
@@ -99,7 +101,8 @@ def check_unknown_words(cohort: Cohort, context: AuditContext) -> list[Finding]:
                     severity="note",
                     site=site,
                     column=name,
-                    message=f"{plural(count, 'decision')} of {len(there)} hold {listing([repr(one) for one in suspect])}, "
+                    message=f"{plural(count, 'decision')} of {len(there)} hold "
+                    f"{listing([repr(one) for one in suspect])}, "
                     "which reads like `not known`, as a category of its own.",
                     why="Missing data that count as a level hide from every figure on missingness.",
                     remedy="List it under `missing` of the column, unless the level is meant.",

@@ -45,14 +45,13 @@ def _quantity(
     name: str,
     pattern: str,
     codes: str,
-    low: float,
-    high: float,
+    limits: tuple[float, float],
     affine: dict[str, tuple[float, float]] | None = None,
     /,
     **units: float,
 ) -> Quantity:
     spelled = {_UNIT_SPELLING.get(key, key): value for key, value in units.items()}
-    return Quantity(name, pattern, tuple(codes.split()), low, high, spelled, affine or {})
+    return Quantity(name, pattern, tuple(codes.split()), *limits, spelled, affine or {})
 
 
 _UNIT_SPELLING = {
@@ -66,39 +65,40 @@ _UNIT_SPELLING = {
 _CELLS = {"per_nL": 1.0, "thousand_per_uL": 1.0, "per_uL": 1000.0}
 
 QUANTITIES: tuple[Quantity, ...] = (
-    _quantity("albumin", r"alb|albumin", "1751-7 2862-1 61151-7", 0.8, 7.0, g_dL=1.0, g_L=10.0),
-    _quantity("haemoglobin", r"hgb|hb|ha?emoglobin", "718-7 20509-6", 2.5, 25.0, g_dL=1.0, g_L=10.0, mmol_L=0.6206),
-    _quantity("creatinine", r"creatinine|crea", "2160-0 14682-9", 0.1, 25.0, mg_dL=1.0, umol_L=88.42),
-    _quantity("glucose", r"glucose|glc", "2345-7 2339-0 14749-6", 10.0, 1500.0, mg_dL=1.0, mmol_L=1 / 18.016),
-    _quantity("bilirubin", r"bilirubin|bili", "1975-2 14631-6", 0.05, 60.0, mg_dL=1.0, umol_L=17.104),
-    _quantity("calcium", r"calcium", "17861-6 2000-8", 3.0, 20.0, mg_dL=1.0, mmol_L=0.2495),
-    _quantity("urea nitrogen", r"bun|urea", "3094-0", 1.0, 250.0, mg_dL=1.0, mmol_L=0.357),
-    _quantity("cholesterol", r"cholesterol|ldl|hdl", "2093-3 2085-9", 5.0, 1200.0, mg_dL=1.0, mmol_L=1 / 38.67),
-    _quantity("triglycerides", r"triglycerides?", "2571-8", 10.0, 10000.0, mg_dL=1.0, mmol_L=1 / 88.57),
-    _quantity("uric acid", r"urate|uric", "3084-1", 0.2, 30.0, mg_dL=1.0, umol_L=59.48),
-    _quantity("sodium", r"sodium", "2951-2", 95.0, 200.0, mmol_L=1.0),
-    _quantity("potassium", r"potassium", "2823-3", 1.2, 12.0, mmol_L=1.0),
-    _quantity("platelets", r"plt|platelets?|thrombocytes?", "777-3 26515-7", 1.0, 3000.0, **_CELLS),
-    _quantity("leukocytes", r"wbc|leu[ck]ocytes?", "6690-2 26464-8", 0.0, 600.0, **_CELLS),
-    _quantity("neutrophils", r"neutrophils?|anc", "751-8 26499-4", 0.0, 300.0, **_CELLS),
-    _quantity("lymphocytes", r"lymphocytes?|alc", "731-0 26474-7", 0.0, 500.0, **_CELLS),
-    _quantity("C-reactive protein", r"crp", "1988-5", 0.0, 700.0, mg_L=1.0, mg_dL=0.1),
-    _quantity("lactate dehydrogenase", r"ldh", "2532-0 14804-9", 20.0, 20000.0, U_L=1.0, ukat_L=1 / 60.0),
-    _quantity("body-mass index", r"bmi", "39156-5", 8.0, 100.0, kg_m2=1.0),
-    _quantity("body weight", r"weight", "29463-7 3141-9", 1.0, 350.0, kg=1.0, pound=2.2046, g=1000.0),
-    _quantity("body height", r"height", "8302-2", 30.0, 260.0, cm=1.0, m=0.01, inch=1 / 2.54),
-    _quantity("age", r"age", "30525-0 21612-7", 0.0, 120.0, year=1.0, month=12.0, day=365.25),
+    _quantity("albumin", r"alb|albumin", "1751-7 2862-1 61151-7", (0.8, 7.0), g_dL=1.0, g_L=10.0),
+    _quantity("haemoglobin", r"hgb|hb|ha?emoglobin", "718-7 20509-6", (2.5, 25.0), g_dL=1.0, g_L=10.0, mmol_L=0.6206),
+    _quantity("creatinine", r"creatinine|crea", "2160-0 14682-9", (0.1, 25.0), mg_dL=1.0, umol_L=88.42),
+    _quantity("glucose", r"glucose|glc", "2345-7 2339-0 14749-6", (10.0, 1500.0), mg_dL=1.0, mmol_L=1 / 18.016),
+    _quantity("bilirubin", r"bilirubin|bili", "1975-2 14631-6", (0.05, 60.0), mg_dL=1.0, umol_L=17.104),
+    _quantity("calcium", r"calcium", "17861-6 2000-8", (3.0, 20.0), mg_dL=1.0, mmol_L=0.2495),
+    _quantity("urea nitrogen", r"bun", "3094-0", (1.0, 250.0), mg_dL=1.0, mmol_L=0.357),
+    _quantity("urea", r"urea", "3091-6 22664-7", (2.0, 550.0), mg_dL=1.0, mmol_L=0.1665),
+    _quantity("cholesterol", r"cholesterol|ldl|hdl", "2093-3 2085-9", (5.0, 1200.0), mg_dL=1.0, mmol_L=1 / 38.67),
+    _quantity("triglycerides", r"triglycerides?", "2571-8", (10.0, 10000.0), mg_dL=1.0, mmol_L=1 / 88.57),
+    _quantity("uric acid", r"urate|uric", "3084-1", (0.2, 30.0), mg_dL=1.0, umol_L=59.48),
+    _quantity("sodium", r"sodium", "2951-2", (95.0, 200.0), mmol_L=1.0),
+    _quantity("potassium", r"potassium", "2823-3", (1.2, 12.0), mmol_L=1.0),
+    _quantity("platelets", r"plt|platelets?|thrombocytes?", "777-3 26515-7", (1.0, 3000.0), **_CELLS),
+    _quantity("leukocytes", r"wbc|leu[ck]ocytes?", "6690-2 26464-8", (0.0, 600.0), **_CELLS),
+    _quantity("neutrophils", r"neutrophils?|anc", "751-8 26499-4", (0.0, 300.0), **_CELLS),
+    _quantity("lymphocytes", r"lymphocytes?|alc", "731-0 26474-7", (0.0, 500.0), **_CELLS),
+    _quantity("C-reactive protein", r"crp", "1988-5", (0.0, 700.0), mg_L=1.0, mg_dL=0.1),
+    _quantity("lactate dehydrogenase", r"ldh", "2532-0 14804-9", (20.0, 20000.0), U_L=1.0, ukat_L=1 / 60.0),
+    _quantity("body-mass index", r"bmi", "39156-5", (8.0, 100.0), kg_m2=1.0),
+    _quantity("body weight", r"weight", "29463-7 3141-9", (1.0, 350.0), kg=1.0, pound=2.2046, g=1000.0),
+    _quantity("body height", r"height", "8302-2", (30.0, 260.0), cm=1.0, m=0.01, inch=1 / 2.54),
+    _quantity("age", r"age", "30525-0 21612-7", (0.0, 120.0), year=1.0, month=12.0, day=365.25),
     _quantity(
-        "body temperature", r"temp|temperature", "8310-5 8329-5", 25.0, 45.0, {"[degF]": (1.8, 32.0)}, Cel=1.0
+        "body temperature", r"temp|temperature", "8310-5 8329-5", (25.0, 45.0), {"[degF]": (1.8, 32.0)}, Cel=1.0
     ),
     _quantity(
-        "HbA1c", r"hba1c|a1c", "4548-4 17856-6", 2.5, 22.0, {"mmol/mol": (10.929, -23.5)}, percent=1.0
+        "HbA1c", r"hba1c|a1c", "4548-4 17856-6", (2.5, 22.0), {"mmol/mol": (10.929, -23.5)}, percent=1.0
     ),
-    _quantity("systolic pressure", r"sbp|systolic", "8480-6", 30.0, 320.0, mmHg=1.0, kPa=0.13332),
-    _quantity("diastolic pressure", r"dbp|diastolic", "8462-4", 10.0, 220.0, mmHg=1.0, kPa=0.13332),
-    _quantity("heart rate", r"hr_bpm|heart_rate|pulse", "8867-4", 15.0, 300.0, per_min=1.0),
-    _quantity("ejection fraction", r"lvef|ejection", "10230-1", 3.0, 90.0, percent=1.0, fraction=0.01),
-    _quantity("tumour mutational burden", r"tmb", "94076-7", 0.0, 2000.0, per_Mb=1.0),
+    _quantity("systolic pressure", r"sbp|systolic", "8480-6", (30.0, 320.0), mmHg=1.0, kPa=0.13332),
+    _quantity("diastolic pressure", r"dbp|diastolic", "8462-4", (10.0, 220.0), mmHg=1.0, kPa=0.13332),
+    _quantity("heart rate", r"hr_bpm|heart_rate|pulse", "8867-4", (15.0, 300.0), per_min=1.0),
+    _quantity("ejection fraction", r"lvef|ejection", "10230-1", (3.0, 90.0), percent=1.0, fraction=0.01),
+    _quantity("tumour mutational burden", r"tmb", "94076-7", (0.0, 2000.0), per_Mb=1.0),
 )  # fmt: skip
 
 _TIME_UNITS = {"a", "mo", "wk", "d", "h"}
@@ -115,7 +115,7 @@ def quantity_of(name: str, spec: ColumnSpec | OneHotSpec) -> Quantity | None:
     for quantity in QUANTITIES:
         if code and code in quantity.codes:
             return quantity
-    tokens = snake_case(name).split("_")
+    tokens = [snake_case(name), *snake_case(name).split("_")]
     for quantity in QUANTITIES:
         if any(re.fullmatch(quantity.pattern, token) for token in tokens) and _unit_fits(spec, quantity):
             return quantity

@@ -11,8 +11,8 @@ from theracast_data.audit.context import (
     Floats,
     Positions,
     endpoint_values,
-    is_absent,
     is_feature,
+    lacks,
     missing,
     read_columns,
     site_rows,
@@ -31,24 +31,28 @@ FALSE_DISCOVERY = 0.002
 def check_absent_columns(cohort: Cohort, context: AuditContext) -> list[Finding]:
     """Return a finding for each column that a site does not have, or has without a single value."""
     findings = []
+    rows = site_rows(cohort)
     for name in read_columns(cohort):
-        empty = [site for site in cohort.sites if is_absent(cohort, site, name)]
-        developed = [site for site in context.development if site in cohort.sites and site not in empty]
+        absent = missing(cohort, name)
+        empty = [site for site, at in rows.items() if lacks(cohort, site, name, absent[at])]
+        developed = [site for site in context.development if site in rows and site not in empty]
         for site in empty:
             in_table = name not in cohort.absent.get(site, frozenset())
-            count = len(site_rows(cohort)[site])
+            count = len(rows[site])
             state = "is in the table but empty" if in_table else "is not in the table"
             finding = Finding(
                 check="absent-column",
-                severity="warning" if is_feature(cohort, name) and len(empty) < len(cohort.sites) else "note",
+                severity="warning" if is_feature(cohort, name) and len(empty) < len(rows) else "note",
                 site=site,
                 column=name,
                 message=f"The column {state} for all {plural(count, 'decision')}.",
-                why="A model that leans on this column works without it at this site: its performance there says little "
+                why="A model that leans on this column works without it at this site: its performance there says "
+                "little "
                 "about sites that measure it, and the reverse."
                 if developed
                 else "No development site has this column, so no model can learn from it.",
-                remedy="Check the header under `columns`; if it was truly not measured, compare with a model without it "
+                remedy="Check the header under `columns`; if it was truly not measured, compare with a model without "
+                "it "
                 f"(`features: {{exclude: [{name}]}}`) or accept the finding."
                 if developed
                 else f"Leave it out (`features: {{exclude: [{name}]}}`) or add a development site that measures it.",
@@ -76,7 +80,8 @@ def check_high_missingness(cohort: Cohort, context: AuditContext) -> list[Findin
                 site=None,
                 column=name,
                 message=f"Missing in {count} of {len(rows)} development decisions ({percent(share)}).",
-                why="What the model learns of it rests on the few who were measured, and whether it was measured at all "
+                why="What the model learns of it rests on the few who were measured, and whether it was measured at "
+                "all "
                 "may say more than the value.",
                 remedy=f"Keep its missing indicator, or leave it out with `features: {{exclude: [{name}]}}`.",
                 count=count,
@@ -91,7 +96,7 @@ def check_missing_by_site(cohort: Cohort, context: AuditContext) -> list[Finding
     rows = site_rows(cohort)
     for name in read_columns(cohort):
         absent = missing(cohort, name)
-        sites = [site for site in rows if len(rows[site]) >= 15 and not is_absent(cohort, site, name)]
+        sites = [site for site, at in rows.items() if len(at) >= 15 and not lacks(cohort, site, name, absent[at])]
         if len(sites) < 2:
             continue
         shares = {site: float(absent[rows[site]].mean()) for site in sites}
@@ -113,7 +118,8 @@ def check_missing_by_site(cohort: Cohort, context: AuditContext) -> list[Finding
                     column=name,
                     message=f"Missing in {percent(shares[site])} of {len(rows[site])} decisions; at the other sites "
                     f"in {percent(usual)} (median).",
-                    why="Who was measured differs between sites, so the column and its missing indicator carry the site "
+                    why="Who was measured differs between sites, so the column and its missing indicator carry the "
+                    "site "
                     "into the model.",
                     remedy="Ask the site why. Judge the model also without the missing indicator "
                     "(`features: {missing_indicators: none}`).",
@@ -198,7 +204,8 @@ def check_missing_by_outcome(cohort: Cohort, context: AuditContext) -> list[Find
             severity="warning" if is_feature(cohort, name) else "note",
             site=None,
             column=name,
-            message=f"Whether it is missing goes with {endpoint_name}: {text} (within sites, p {_p_text(p_value)} after "
+            message=f"Whether it is missing goes with {endpoint_name}: {text} (within sites, p {_p_text(p_value)} "
+            "after "
             f"adjustment for {len(tested)} tests).",
             why="Either the value was looked up after the outcome was known, or being measured marks other patients. "
             "In the first case its missing indicator is a leak.",

@@ -15,7 +15,7 @@ PER_COLUMN = 10
 
 
 def check_prevalence(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return a note for each external site where a binary outcome is clearly more or less frequent than in development."""
+    """Return a note for each external site where a binary outcome is more or less frequent than in development."""
     findings = []
     rows = site_rows(cohort)
     for endpoint in context.binary:
@@ -41,9 +41,11 @@ def check_prevalence(cohort: Cohort, context: AuditContext) -> list[Finding]:
                     column=endpoint.name,
                     message=f"Yes in {percent(float(there.mean()))} of {len(there)} decisions, against "
                     f"{percent(float(developed.mean()))} of {len(developed)} in development.",
-                    why="Expect the predicted probabilities to be off by that difference, and AUPRC and net benefit not "
+                    why="Expect the predicted probabilities to be off by that difference, and AUPRC and net benefit "
+                    "not "
                     "to be comparable between the sites.",
-                    remedy="Ask whether patients or the rule of the endpoint differ; read the calibration intercept there.",
+                    remedy="Ask whether patients or the rule of the endpoint differ; read the calibration intercept "
+                    "there.",
                     count=len(there),
                 )
             )
@@ -51,7 +53,7 @@ def check_prevalence(cohort: Cohort, context: AuditContext) -> list[Finding]:
 
 
 def check_sample_sizes(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return a note for each site with too few outcomes to validate on, and for a development set too small for its columns."""
+    """Return a note for each site with too few outcomes to validate on, and one for too many columns to learn from."""
     findings = []
     rows = site_rows(cohort)
     for endpoint in context.binary[:1]:
@@ -92,7 +94,8 @@ def check_missing_outcomes(cohort: Cohort, context: AuditContext) -> list[Findin
                     message=f"The outcome of {count} of {plural(len(at), 'decision')} ({percent(share)}) is not known.",
                     why="They are in neither training nor validation. Who was too ill to be assessed is among them, so "
                     "the model sees a selection of patients.",
-                    remedy="If `not evaluable` means no response, say `not_evaluable` and `not_evaluable_as: negative`.",
+                    remedy="If `not evaluable` means no response, say `not_evaluable` and `not_evaluable_as: "
+                    "negative`.",
                     count=count,
                 )
             )

@@ -38,7 +38,8 @@ def check_plausible_ranges(cohort: Cohort, context: AuditContext) -> list[Findin
                     f"{figure(limits[0])} to {figure(limits[1])}{unit}, the range {given}: {low} below, {high} above.",
                     why="Slips of the pen, codes for `not known` and other units all look like extreme patients, and a "
                     "linear model follows extremes.",
-                    remedy="Correct them in the source, declare codes under `missing`, or widen `plausible` if they are "
+                    remedy="Correct them in the source, declare codes under `missing`, or widen `plausible` if they "
+                    "are "
                     "real; `cap` limits what the model sees.",
                     count=low + high,
                 )

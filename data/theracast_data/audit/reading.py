@@ -12,7 +12,8 @@ BULK = 0.2
 """Share of a site's decisions from which unreadable values are no slip of single cells any more."""
 
 WHY: dict[str, str] = {
-    "unreadable-value": "A cell that is no number is read as missing. If it is a code such as `<5` or `ND`, the patients "
+    "unreadable-value": "A cell that is no number is read as missing. If it is a code such as `<5` or `ND`, the "
+    "patients "
     "at one end of the scale disappear.",
     "unknown-level": "A category that the study does not list is read as missing, so these patients look unmeasured.",
     "contradictory-one-hot": "More than one category at once: at least one of the columns is wrong.",
@@ -21,7 +22,8 @@ WHY: dict[str, str] = {
 }
 REMEDY: dict[str, str] = {
     "unreadable-value": "Correct the cells, or declare the codes under `missing` of the column (or of the source).",
-    "unknown-level": "Add the cells to `levels` of the column (as a mapping, where they are another spelling), or to `missing`.",
+    "unknown-level": "Add the cells to `levels` of the column (as a mapping, where they are another spelling), or to "
+    "`missing`.",
     "contradictory-one-hot": "Correct the 0/1 columns in the source.",
     "other-spelling": "Nothing, if it is the right column; else name it exactly in the study.",
     "converted-unit": "Nothing, if the unit in the file is as declared (`source_unit`, `site_units`).",
@@ -29,7 +31,7 @@ REMEDY: dict[str, str] = {
 
 
 def check_reading_notes(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return the reader's notes as findings, one for each kind, column and site; absent columns have their own check."""
+    """Return the reader's notes as findings, one a kind, column and site; absent columns have their own check."""
     merged: dict[tuple[str, str, str | None], list[tuple[int, str]]] = defaultdict(list)
     for note in cohort.notes:
         if note.kind != "absent-column":

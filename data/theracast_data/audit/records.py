@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from theracast_data.audit.context import AuditContext, Booleans, Floats, Positions, kind_of, numbers, read_columns
 from theracast_data.cohort import Cohort
@@ -48,7 +49,10 @@ class Field:
 
 
 def fields_of(cohort: Cohort, context: AuditContext) -> list[Field]:
-    """Return the quasi-identifiers: values, dates and outcomes that vary; of columns that say the same, the first."""
+    """Return the quasi-identifiers: values, dates and outcomes that vary; of columns that say the same, the first.
+
+    Of several follow-ups only the longest-grained one counts: progression and death of one patient go together.
+    """
     found: list[Field] = []
     seen: set[bytes] = set()
     for name in read_columns(cohort):
@@ -56,11 +60,10 @@ def fields_of(cohort: Cohort, context: AuditContext) -> list[Field]:
             found.append(_category(name, cohort.values[name].to_numpy(dtype=object)))
         else:
             found.append(_number(name, numbers(cohort, name)))
-    for name in cohort.endpoints.columns:
-        found.append(_number(str(name), np.asarray(cohort.endpoints[name].to_numpy(dtype=np.float64, na_value=np.nan))))
-    for name in ("calendar", "index_time"):
-        if name in cohort.decisions:
-            found.append(_number(name, _as_number(cohort, name)))
+    outcomes = cohort.endpoints[_outcomes(cohort)].astype("float64")
+    found += [_number(str(name), column.to_numpy()) for name, column in outcomes.items()]
+    dates = [name for name in ("calendar", "index_time") if name in cohort.decisions]
+    found += [_number(name, _as_number(cohort, name)) for name in dates]
     kept = []
     for field in found:
         partition = _partition(field.codes)
@@ -108,11 +111,14 @@ def candidate_pairs(fields: list[Field], *, apart: Booleans | None = None) -> tu
     keys: list[Positions] = []
     weights: list[Floats] = []
     spent = 0
+    couples: dict[int, tuple[Positions, Positions]] = {}
     for count, weight, members in blocks:
         spent += count * (count - 1) // 2
         if spent > BLOCK_BUDGET:
             break
-        first, second = np.triu_indices(count, 1)
+        if count not in couples:
+            couples[count] = np.triu_indices(count, 1)
+        first, second = couples[count]
         a, b = members[first], members[second]
         keys.append(np.minimum(a, b) * size + np.maximum(a, b))
         weights.append(np.full(len(a), weight))
@@ -136,25 +142,25 @@ def _number(name: str, values: Floats) -> Field:
     codes[finite] = inverse
     spread = float(np.ptp(np.quantile(values[finite], [0.25, 0.75]))) / 1.349 if finite.any() else 0.0
     if len(distinct) < 20 or spread <= 0:
-        return _field(name, codes, len(distinct), values, None, 0.0)
+        return _field(name, codes, len(distinct), values=values, near_by_chance=None, tolerance=0.0)
     tolerance = NEAR_SPREADS * spread
     ordered = np.sort(values[finite])
     window = np.searchsorted(ordered, ordered + tolerance, side="right") - np.searchsorted(ordered, ordered - tolerance)
     near_by_chance = float(np.clip(window.mean() / len(ordered), 1e-3, 0.9))
-    return _field(name, codes, len(distinct), values, near_by_chance, tolerance)
+    return _field(name, codes, len(distinct), values=values, near_by_chance=near_by_chance, tolerance=tolerance)
 
 
 def _category(name: str, values: object) -> Field:
     cells = np.asarray(values, dtype=object)
-    known = np.array([cell is not None and cell == cell for cell in cells], dtype=np.bool_)
+    known = np.asarray(~pd.isna(cells), dtype=np.bool_)
     distinct, inverse = np.unique(cells[known].astype(str), return_inverse=True)
     codes = np.full(len(cells), -1, dtype=np.intp)
     codes[known] = inverse
-    return _field(name, codes, len(distinct), np.zeros(len(cells)), None, 0.0)
+    return _field(name, codes, len(distinct), values=np.zeros(len(cells)), near_by_chance=None, tolerance=0.0)
 
 
 def _field(
-    name: str, codes: Positions, distinct: int, values: Floats, near_by_chance: float | None, tolerance: float
+    name: str, codes: Positions, distinct: int, *, values: Floats, near_by_chance: float | None, tolerance: float
 ) -> Field:
     counts = np.bincount(codes[codes >= 0], minlength=max(distinct, 1)).astype(float)
     known = max(counts.sum(), 1.0)
@@ -166,6 +172,16 @@ def _field(
     near = None if near_by_chance is None else float(np.clip(np.log(NEAR / near_by_chance), -1.0, 3.0))
     weight = np.log(AGREE / np.minimum(share, 1.0))
     return Field(name, codes, np.maximum(weight, 0.0), near, min(against, 0.0), np.nan_to_num(values), tolerance)
+
+
+def _outcomes(cohort: Cohort) -> list[str]:
+    """Return the endpoint columns that are no part of a follow-up, and the time with the most distinct values."""
+    names = [str(name) for name in cohort.endpoints.columns]
+    times = sorted(
+        (name for name in names if name.endswith(".time")), key=lambda name: -cohort.endpoints[name].nunique()
+    )
+    parts = {name for time in times for name in (time, time.removesuffix(".time") + ".event")}
+    return [name for name in names if name not in parts] + times[:1]
 
 
 def _as_number(cohort: Cohort, name: str) -> Floats:

@@ -95,8 +95,8 @@ class AuditReport:
         lines = [f"{severity.upper()}S ({len(chosen)})"]
         for group in grouped(chosen):
             lines += ["", f"{group[0].check}"]
-            for finding in group:
-                lines += _wrapped(f"{place(finding)}: {finding.message}", "  - ", "    ")
+            for where, message in statements(group):
+                lines += _wrapped(f"{where}: {message}", "  - ", "    ")
             lines += _wrapped(f"Why: {group[0].why}", "  ", "       ")
             remedies = list(dict.fromkeys(finding.remedy for finding in group))
             for remedy in remedies[:3]:
@@ -132,6 +132,19 @@ def grouped(findings: tuple[Finding, ...]) -> list[list[Finding]]:
     for finding in findings:
         groups.setdefault((finding.check, finding.why), []).append(finding)
     return list(groups.values())
+
+
+def statements(findings: list[Finding]) -> list[tuple[str, str]]:
+    """Return where and what of each finding; columns of one site about which the same is said stand together."""
+    together: dict[tuple[str | None, str], list[Finding]] = {}
+    for finding in findings:
+        together.setdefault((finding.site, finding.message), []).append(finding)
+    stated = []
+    for (site, message), same in together.items():
+        columns = ", ".join(finding.column for finding in same if finding.column)
+        where = place(same[0]) if len(same) == 1 else columns if site is None else f"{columns} at {site}"
+        stated.append((where, message))
+    return stated
 
 
 def place(finding: Finding) -> str:

@@ -93,9 +93,7 @@ def missingness_table(cohort: Cohort) -> pd.DataFrame:
     return pd.DataFrame.from_dict(shares, orient="index", columns=list(rows), dtype="float64")
 
 
-def apply_acceptances(
-    findings: Sequence[Finding], accept: Sequence[Acceptance]
-) -> tuple[list[Finding], list[Finding]]:
+def apply_acceptances(findings: Sequence[Finding], accept: Sequence[Acceptance]) -> tuple[list[Finding], list[Finding]]:
     """Return open and accepted findings; an acceptance that matches nothing becomes a note among the open ones."""
     still_open: list[Finding] = []
     accepted: list[Finding] = []
@@ -137,7 +135,6 @@ def _without_explained(findings: Sequence[Finding]) -> list[Finding]:
         finding
         for finding in findings
         if not any(
-            (explanation, finding.site, finding.column) in spoken
-            for explanation in EXPLAINED_BY.get(finding.check, ())
+            (explanation, finding.site, finding.column) in spoken for explanation in EXPLAINED_BY.get(finding.check, ())
         )
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -9,13 +10,13 @@ import numpy as np
 
 from theracast_data.audit.chance import distance
 from theracast_data.audit.context import AuditContext, Floats, continuous_columns, site_rows
-from theracast_data.audit.findings import Check, Finding, Severity, figure
+from theracast_data.audit.findings import Check, Finding, Severity, figure, percent
 from theracast_data.audit.limits import known_factors, plausible_range, quantity_of
 from theracast_data.cohort import Cohort
-from theracast_data.sources import ColumnSpec
 
 LEAST = 12
 """Values at a site below which its distribution is not judged."""
+GRID_STEPS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 WHY_UNIT = (
     "The model would read every patient of this site as far outside, or at a wrong place inside, the range it learnt; "
     "validation there would judge the unit, not the model."
@@ -35,7 +36,8 @@ class Comparison:
     """One column at one site, and at the other sites that agree with each other.
 
     `shift` is the difference of the median logarithms (plain values where the column is not positive), `spread` the
-    robust standard deviation inside sites on the same scale, `error` the standard error of the shift.
+    robust standard deviation inside sites on the same scale, `error` the standard error of the shift. `steps` are the
+    grids (`grid_step`) of the site and of each other site.
     """
 
     site: str
@@ -46,6 +48,7 @@ class Comparison:
     shift: float
     spread: float
     error: float
+    steps: tuple[float | None, tuple[float | None, ...]] = (None, ())
 
     @property
     def shift_in_spreads(self) -> float:
@@ -61,10 +64,11 @@ def compare_sites(cohort: Cohort, context: AuditContext) -> Iterator[Comparison]
         finite = {site: inside for site, inside in finite.items() if len(inside) >= LEAST and np.ptp(inside) > 0}
         if len(finite) < 2:
             continue
-        logarithmic = all((inside > 0).mean() >= 0.7 and (inside < 0).mean() == 0 for inside in finite.values())
+        logarithmic = all(_mostly_positive(inside) for inside in finite.values())
         on_scale = {site: np.log(inside[inside > 0]) if logarithmic else inside for site, inside in finite.items()}
         medians = {site: float(np.median(inside)) for site, inside in on_scale.items()}
         spread = max(float(np.median([_robust_spread(inside) for inside in on_scale.values()])), 1e-9)
+        grids = {site: grid_step(inside) for site, inside in finite.items()}
         centre = _agreed_centre(cohort, context, name, medians, {site: len(one) for site, one in on_scale.items()})
         agreeing = [site for site in medians if abs(medians[site] - centre) <= max(spread, 0.2 if logarithmic else 0)]
         for site in finite:
@@ -75,7 +79,8 @@ def compare_sites(cohort: Cohort, context: AuditContext) -> Iterator[Comparison]
             shift = medians[site] - float(np.median(joined))
             error = 1.25 * spread * float(np.sqrt(1 / len(on_scale[site]) + 1 / len(joined)))
             plain = np.concatenate([finite[other] for other in others])
-            yield Comparison(site, name, finite[site], plain, logarithmic, shift, spread, error)
+            steps = grids[site], tuple(grids[other] for other in grids if other != site)
+            yield Comparison(site, name, finite[site], plain, logarithmic, shift, spread, error, steps)
 
 
 def check_scales(cohort: Cohort, context: AuditContext) -> list[Finding]:
@@ -92,7 +97,8 @@ def check_scales(cohort: Cohort, context: AuditContext) -> list[Finding]:
         )
         if finding is not None:
             findings.append(finding)
-    return findings
+    known = {(finding.site, finding.column) for finding in findings if finding.check == "unit-shift"}
+    return findings + impossible_unit_findings(cohort, known)
 
 
 def factor_finding(cohort: Cohort, comparison: Comparison, *, usual: float) -> Finding | None:
@@ -108,23 +114,28 @@ def factor_finding(cohort: Cohort, comparison: Comparison, *, usual: float) -> F
     words = min(candidates, key=lambda one: abs(comparison.shift - np.log(candidates[one][0])))
     factor, unit = candidates[words]
     miss = abs(comparison.shift - np.log(factor))
-    tolerance = min(0.08 + 2.5 * comparison.error + usual * comparison.spread, 0.45 * abs(np.log(factor)))
-    before = distance(comparison.values, comparison.others)
-    after = distance(comparison.values / factor, comparison.others)
-    if surprise < 3.5 or miss > tolerance or before < 0.2 or after > 0.6 * before:
+    tolerance = min(0.08 + 2.5 * comparison.error + 2 * usual * comparison.spread, 0.45 * abs(np.log(factor)))
+    here, elsewhere = comparison.values[comparison.values > 0], comparison.others[comparison.others > 0]
+    before, after = distance(here, elsewhere), distance(here / factor, elsewhere)
+    if miss > tolerance or before < 0.15 or after > 0.6 * before:
         return None
+    # Sites round to tenths or wholes at will, but hardly ever to even numbers: that grid weighs as much as the median.
     on_grid = _grid_speaks(comparison, factor)
-    severity: Severity = "error" if comparison.shift_in_spreads >= 2.0 or on_grid else "warning"
-    target = unit or _unit_words(spec, factor)
+    halved_or_doubled = on_grid and abs(abs(np.log2(factor)) - 1) < 0.01
+    if surprise < (1.2 if halved_or_doubled else 3.5):
+        return None
+    severity: Severity = "error" if comparison.shift_in_spreads >= 2.0 or halved_or_doubled else "warning"
+    either = " With two sites alone it may as well be the other one." if len(comparison.steps[1]) == 1 else ""
     grid = " Its values also lie on the grid that the factor gives." if on_grid else ""
     return _unit_finding(
         comparison,
         severity,
         f"{_medians(comparison)}: ratio {figure(float(np.exp(comparison.shift)))}, close to {figure(factor)} ({words})."
         f"{grid} After that conversion the distributions differ by {after:.2f} instead of {before:.2f} "
-        "(Kolmogorov-Smirnov distance).",
-        f"Ask the site for the unit, then declare it for this column: `site_units: {{{comparison.site}: "
-        f'"{target}"}}`. If patients truly differ so much, accept the finding with the reason.',
+        f"(Kolmogorov-Smirnov distance).{either}",
+        f"Ask the site for unit and definition. {_declaration(comparison.site, unit)} If patients truly differ so "
+        "much, "
+        "accept the finding with the reason.",
     )
 
 
@@ -163,7 +174,11 @@ def logarithm_finding(comparison: Comparison) -> Finding | None:
     for words, logarithm in LOGARITHMS.items():
         for taken, left, right in (
             (f"{words} of the values elsewhere", comparison.values, _applied(logarithm, comparison.others)),
-            (f"values of which the other sites hold {words}", _applied(logarithm, comparison.values), comparison.others),
+            (
+                f"values of which the other sites hold {words}",
+                _applied(logarithm, comparison.values),
+                comparison.others,
+            ),
         ):
             if left is None or right is None:
                 continue
@@ -186,7 +201,8 @@ def logarithm_finding(comparison: Comparison) -> Finding | None:
         f"{_medians(comparison)}; the site seems to hold {best[1]}. On one scale the distributions differ by "
         f"{best[0]:.2f} instead of {before:.2f} (Kolmogorov-Smirnov distance).",
         f"Put the column of {comparison.site} back on the scale of the other sites in the source, or leave the column "
-        f"out (`features: {{exclude: [{comparison.column}]}}`). The study's `transform` is applied later, to all sites.",
+        f"out (`features: {{exclude: [{comparison.column}]}}`). The study's `transform` is applied later, to all "
+        "sites.",
     )
 
 
@@ -209,10 +225,9 @@ def location_finding(comparison: Comparison, *, usual: float) -> Finding | None:
     )
 
 
-def check_units_against_limits(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return an error for each column and site where most values are impossible, and a known factor makes them possible."""
+def impossible_unit_findings(cohort: Cohort, known: set[tuple[str | None, str | None]]) -> list[Finding]:
+    """Return an error for each column and site, not `known` yet, whose values are possible only in another unit."""
     findings = []
-    spoken = {(finding.site, finding.column) for finding in check_scales(cohort, context)}
     rows = site_rows(cohort)
     for name, values in continuous_columns(cohort):
         spec = cohort.columns[name]
@@ -221,37 +236,35 @@ def check_units_against_limits(cohort: Cohort, context: AuditContext) -> list[Fi
             continue
         for site, at in rows.items():
             inside = values[at][np.isfinite(values[at])]
-            if len(inside) < LEAST or (site, name) in spoken or _share_within(inside, limits) >= 0.5:
+            possible = _share_within(inside, limits)
+            if len(inside) < LEAST or (site, name) in known or possible >= 0.5:
                 continue
-            for words, (factor, unit) in known_factors(name, spec).items():
-                if _share_within(inside / factor, limits) < 0.95:
-                    continue
-                message = (
-                    f"{(1 - _share_within(inside, limits)):.0%} of {len(inside)} values lie outside {figure(limits[0])} to "
-                    f"{figure(limits[1])}; divided by {figure(factor)} ({words}) they lie inside."
-                )
-                target = unit or _unit_words(spec, factor)
+            fitting = (
+                (words, factor, unit)
+                for words, (factor, unit) in known_factors(name, spec).items()
+                if _share_within(inside / factor, limits) >= 0.95
+            )
+            for words, factor, unit in itertools.islice(fitting, 1):
                 findings.append(
                     Finding(
                         check="unit-shift",
                         severity="error",
                         site=site,
                         column=name,
-                        message=message,
+                        message=f"{percent(1 - possible)} of {len(inside)} values lie outside {figure(limits[0])} to "
+                        f"{figure(limits[1])}; divided by {figure(factor)} ({words}) they lie inside.",
                         why=WHY_UNIT,
-                        remedy=f'Declare the unit in the file: `source_unit: "{target}"`, or `site_units: {{{site}: '
-                        f'"{target}"}}` for this site alone.',
+                        remedy=f"Ask for the unit in the file. {_declaration(site, unit)}",
                         count=len(inside),
                     )
                 )
-                break
     return findings
 
 
 def _agreed_centre(
     cohort: Cohort, context: AuditContext, name: str, medians: dict[str, float], sizes: dict[str, int]
 ) -> float:
-    """Return the centre on which sites agree; of two sites, that of the possible one, else of development or the larger."""
+    """Return the centre on which sites agree; of two, that of the possible one, else of development or the larger."""
     if len(medians) > 2:
         return float(np.median(list(medians.values())))
     limits = plausible_range(name, cohort.columns[name])
@@ -270,24 +283,28 @@ def _usual_shift(comparisons: list[Comparison]) -> float:
 
 
 def _grid_speaks(comparison: Comparison, factor: float) -> bool:
-    """Return whether the site's values are multiples of factor x the step of the others, which the others are not."""
-    ratio = factor if factor > 1 else 1 / factor
-    if abs(ratio - round(ratio)) > 1e-9 or len(comparison.values) < 20:
+    """Return whether the other sites share one grid, and the site's is wider or narrower by the factor."""
+    here, elsewhere = comparison.steps
+    if here is None or len(set(elsewhere)) != 1 or elsewhere[0] is None:
         return False
-    finer, coarser = (comparison.others, comparison.values) if factor > 1 else (comparison.values, comparison.others)
-    for step in (1.0, 0.1, 0.01):
-        if _share_on_grid(finer, step) >= 0.97:
-            return (
-                _share_on_grid(coarser, step * ratio) >= 0.97
-                and _share_on_grid(finer, step * ratio) <= 0.75
-                and len(np.unique(coarser)) >= 8
-            )
-    return False
+    return abs(here / elsewhere[0] / factor - 1) < 0.01
 
 
-def _share_on_grid(values: Floats, step: float) -> float:
-    scaled = values / step
-    return float((np.abs(scaled - np.round(scaled)) < 1e-6 * np.maximum(1.0, np.abs(scaled))).mean())
+def grid_step(values: Floats) -> float | None:
+    """Return the widest round step on which nearly all values lie; None where there is none, or too few values."""
+    if len(values) < 20 or len(np.unique(values)) < 8:
+        return None
+    for step in GRID_STEPS:
+        scaled = values / step
+        if (np.abs(scaled - np.round(scaled)) < 1e-6 * np.maximum(1.0, np.abs(scaled))).mean() >= 0.97:
+            return step
+    return None
+
+
+def _mostly_positive(values: Floats) -> bool:
+    """Return whether a column has no negative values, and positive ones enough to be compared without its zeros."""
+    positive = values > 0
+    return bool((values >= 0).all() and positive.mean() >= 0.2 and positive.sum() >= LEAST)
 
 
 def _robust_spread(values: Floats) -> float:
@@ -313,9 +330,10 @@ def _medians(comparison: Comparison) -> str:
     )
 
 
-def _unit_words(spec: object, factor: float) -> str:
-    unit = spec.unit if isinstance(spec, ColumnSpec) else None
-    return f"the site's unit, {figure(factor)} of which are 1 {unit}" if unit else "the site's unit"
+def _declaration(site: str, unit: str | None) -> str:
+    if unit is not None:
+        return f'If it is {unit}, declare it for this column: `site_units: {{{site}: "{unit}"}}`.'
+    return f'Declare its UCUM unit for this column, `site_units: {{{site}: "UNIT"}}`, or put it right in the source.'
 
 
 def _unit_finding(comparison: Comparison, severity: Severity, message: str, remedy: str) -> Finding:
@@ -331,4 +349,4 @@ def _unit_finding(comparison: Comparison, severity: Severity, message: str, reme
     )
 
 
-CHECKS: tuple[Check, ...] = (check_scales, check_units_against_limits)
+CHECKS: tuple[Check, ...] = (check_scales,)

@@ -59,7 +59,7 @@ def courses(cohort: Cohort, context: AuditContext) -> list[Course]:
 
 
 def check_time_units(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return an error for each follow-up whose times at a site are in another unit than at the others, or impossible."""
+    """Return an error for each follow-up whose times at a site are in another unit than elsewhere, or impossible."""
     findings = []
     rows = site_rows(cohort)
     for course in courses(cohort, context):
@@ -87,7 +87,11 @@ def check_time_units(cohort: Cohort, context: AuditContext) -> list[Finding]:
             spread = max(float(np.median(spreads)), 0.3)
             if abs(shift) < max(1.3, 1.3 * spread) or abs(shift - factor) > 0.55:
                 continue
-            findings.append(_other_time_unit(course, site, len(logs[site]), shift, factor, words, spread))
+            findings.append(
+                _other_time_unit(
+                    course, site, count=len(logs[site]), shift=shift, factor=factor, words=words, spread=spread
+                )
+            )
     return findings
 
 
@@ -114,17 +118,17 @@ def check_times(cohort: Cohort, context: AuditContext) -> list[Finding]:
                         course.name,
                         site,
                         severity if gross else "warning",
-                        f"{count} of {plural(len(at), 'decision')} {words}.",
-                        "Survival models drop or misread such patients.",
-                        "Correct the dates in the source; a time of 0 may mean event on the day of the decision.",
-                        count,
+                        message=f"{count} of {plural(len(at), 'decision')} {words}.",
+                        why="Survival models drop or misread such patients.",
+                        remedy="Correct the dates in the source; 0 may mean an event on the day of the decision.",
+                        count=count,
                     )
                 )
     return findings
 
 
 def check_order_of_events(cohort: Cohort, context: AuditContext) -> list[Finding]:
-    """Return findings where progression comes after death, or a death is not counted as the end of progression-free time."""
+    """Return findings where progression comes after death, or a death does not end progression-free time."""
     found = courses(cohort, context)
     findings = []
     for early in (one for one in found if one.to_progression):
@@ -145,7 +149,7 @@ def check_response_against_course(cohort: Cohort, context: AuditContext) -> list
             if course.is_label or not (course.to_progression or course.to_death):
                 continue
             for site, at in site_rows(cohort).items():
-                findings += _response_findings(endpoint.name, label[at], course, course.time[at], course.event[at], site)
+                findings += _response_findings(endpoint.name, label, course, at=at, site=site)
     return findings
 
 
@@ -188,12 +192,14 @@ def check_censoring_direction(cohort: Cohort, context: AuditContext) -> list[Fin
                     course.name,
                     site,
                     "warning",
-                    f"Events ({percent(rate)}) come later than censoring: a patient with the event was followed longer "
+                    message=f"Events ({percent(rate)}) come later than censoring: a patient with the event was "
+                    "followed longer "
                     f"than one without in {percent(area)} of the pairs.",
-                    "In nearly every cohort those without the event are followed longest. The flag may mark censoring "
+                    why="In nearly every cohort those without the event are followed longest. The flag may mark "
+                    "censoring "
                     "instead of the event, which turns the endpoint upside down.",
-                    "Look at the coding; if 1 means censored, say `censored:` instead of `event:`.",
-                    None,
+                    remedy="Look at the coding; if 1 means censored, say `censored:` instead of `event:`.",
+                    count=None,
                 )
             )
     return findings
@@ -206,7 +212,9 @@ def _order_findings(early: Course, late: Course, site: str, at: Positions) -> li
         return []
     slack = np.maximum(ROUNDING_DAYS, 0.01 * late.time[at])
     after = known & (early.time[at] > late.time[at] + slack)
-    uncounted = known & (late.event[at] == 1) & (early.event[at] == 0) & (early.time[at] >= late.time[at] - DAY) & ~after
+    uncounted = (
+        known & (late.event[at] == 1) & (early.event[at] == 0) & (early.time[at] >= late.time[at] - DAY) & ~after
+    )
     findings = []
     for wrong, words, remedy in (
         (
@@ -227,19 +235,18 @@ def _order_findings(early: Course, late: Course, site: str, at: Positions) -> li
                     early.name,
                     site,
                     _gross(count, total),
-                    f"In {count} of {plural(total, 'decision')} ({percent(count / total)}) {words}.",
-                    "One of the two dates or flags is wrong, and so is every endpoint made from it.",
-                    remedy,
-                    count,
+                    message=f"In {count} of {plural(total, 'decision')} ({percent(count / total)}) {words}.",
+                    why="One of the two dates or flags is wrong, and so is every endpoint made from it.",
+                    remedy=remedy,
+                    count=count,
                 )
             )
     return findings
 
 
-def _response_findings(
-    name: str, label: Floats, course: Course, time: Floats, event: Floats, site: str
-) -> list[Finding]:
+def _response_findings(name: str, label: Floats, course: Course, *, at: Positions, site: str) -> list[Finding]:
     findings = []
+    label, time, event = label[at], course.time[at], course.event[at]
     early = (label == 1) & (event == 1) & (time <= EARLY_DAYS)
     count, responders = int(early.sum()), int((label == 1).sum())
     if count and course.to_progression:
@@ -248,11 +255,12 @@ def _response_findings(
                 name,
                 site,
                 "error" if count >= 5 and count >= 0.1 * responders else "warning",
-                f"{count} of {plural(responders, 'responder')} progressed or died within {EARLY_DAYS:.0f} days "
+                message=f"{count} of {plural(responders, 'responder')} progressed or died within {EARLY_DAYS:.0f} days "
                 f"({course.name}).",
-                "A response is confirmed after weeks; nobody responds and progresses at once. Label or date is wrong.",
-                "Look these patients up in the source.",
-                count,
+                why="A response is confirmed after weeks; nobody responds and progresses at once. Label or date is "
+                "wrong.",
+                remedy="Look these patients up in the source.",
+                count=count,
             )
         )
     known = np.isfinite(label) & np.isfinite(time)
@@ -267,11 +275,13 @@ def _response_findings(
                 name,
                 site,
                 "error" if high < 0.4 else "warning",
-                f"Responders do worse than the others: the follow-up of {course.name} is longer in a responder than in "
+                message=f"Responders do worse than the others: the follow-up of {course.name} is longer in a "
+                "responder than in "
                 f"a non-responder in only {percent(area)} of the pairs.",
-                "The label is probably coded the other way round at this site; the model would be judged upside down.",
-                "Check `positive` of the endpoint against the coding of this site.",
-                None,
+                why="The label is probably coded the other way round at this site; the model would be judged upside "
+                "down.",
+                remedy="Check `positive` of the endpoint against the coding of this site.",
+                count=None,
             )
         )
     return findings
@@ -298,8 +308,8 @@ def _survival_label(name: str, label: Floats, course: Course, time: Floats, site
         severity=severity,
         site=site,
         column=name,
-        message=f"`{course.name} {'later' if direction > 0 else 'earlier'} than about {horizon}` gives the label of all "
-        f"but {wrong} of {plural(len(days), 'decision')} (AUC of the time alone {area:.3f}).",
+        message=f"`{course.name} {'later' if direction > 0 else 'earlier'} than about {horizon}` gives the label of "
+        f"{len(days) - wrong} of {plural(len(days), 'decision')} (AUC of the time alone {area:.3f}).",
         why="The label is survival past a horizon and no assessment of response: it mixes prognosis with the effect of "
         "the treatment, and patients censored before the horizon were given a label that nobody knows.",
         remedy="Use the assessed response as `column`. If survival at the horizon is the question, declare it so: "
@@ -321,7 +331,7 @@ def _best_threshold(score: Floats, positive: Booleans) -> tuple[float, int]:
 
 
 def _other_time_unit(
-    course: Course, site: str, count: int, shift: float, factor: float, words: str, spread: float
+    course: Course, site: str, *, count: int, shift: float, factor: float, words: str, spread: float
 ) -> Finding:
     reverse = "the reverse of " if factor < 0 else ""
     return Finding(
@@ -329,7 +339,8 @@ def _other_time_unit(
         severity="error" if abs(shift) >= 1.8 * spread else "warning",
         site=site,
         column=course.name,
-        message=f"The median follow-up of {plural(count, 'decision')} is {figure(float(np.exp(shift)))} times that of the "
+        message=f"The median follow-up of {plural(count, 'decision')} is {figure(float(np.exp(shift)))} times that of "
+        "the "
         f"other sites, close to {figure(float(np.exp(factor)))} ({reverse}{words}).",
         why="Times in another unit make every patient of this site an early or a late event.",
         remedy="Convert the column in the source, or read this site as a source of its own; the `unit` of an endpoint "
@@ -344,7 +355,8 @@ def _impossible_time(site: str, course: Course, beyond: float, count: int) -> Fi
         severity="error",
         site=site,
         column=course.name,
-        message=f"{percent(beyond)} of {plural(count, 'time')} exceed 50 years: days, or weeks, read as the unit that the "
+        message=f"{percent(beyond)} of {plural(count, 'time')} exceed 50 years: days, or weeks, read as the unit that "
+        "the "
         "study declares.",
         why="Times in another unit make every patient of this site an early or a late event.",
         remedy=f"Correct `unit` of the endpoint {course.name} (e.g. `unit: day`), or convert the column at this site.",
@@ -357,7 +369,7 @@ def _gross(count: int, total: int) -> Severity:
 
 
 def _contradiction(
-    column: str, site: str, severity: Severity, message: str, why: str, remedy: str, count: int | None
+    column: str, site: str, severity: Severity, *, message: str, why: str, remedy: str, count: int | None
 ) -> Finding:
     return Finding(
         check="outcome-contradiction",
