@@ -102,7 +102,12 @@ def _searches(rng: np.random.Generator) -> dict[str, Any]:
             },
             "trials": trials(0.5511, 0.02),
         },
-        "stack": {"loss": 0.5419, "standard_error": 0.0124, "params": {"weights": [0.71, 0.34]}, "trials": []},
+        "stack": {
+            "loss": 0.5419,
+            "standard_error": 0.0124,
+            "params": {"members": [{"family": "elasticnet"}, {"family": "lightgbm"}], "weights": [0.71, 0.34]},
+            "trials": [],
+        },
     }
 
 
@@ -114,7 +119,7 @@ FINDINGS = [
         "column": "lab.albumin",
         "message": "All 34 values are the same.",
         "why": "A constant is an imputed value in disguise: the site did not measure it.",
-        "remedy": "Declare the value as missing for this site.",
+        "remedy": "List the value under `missing` of the column.",
         "accepted": "The site sent no laboratory values; the model is judged there without them.",
     },
     {

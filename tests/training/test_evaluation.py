@@ -209,6 +209,9 @@ def test_curves_are_the_metrics_drawn_out() -> None:
     fpr, tpr = roc_points(y, p, weight=weight)
     assert np.trapezoid(tpr, fpr) == pytest.approx(metrics.auc(y, p, weight=weight))
     assert np.trapezoid(found["roc"]["tpr"], found["roc"]["fpr"]) == pytest.approx(np.trapezoid(tpr, fpr), abs=1e-3)
+    steps = np.diff(found["pr"]["recall"], prepend=0.0)
+    area = float(steps @ np.array(found["pr"]["precision"]))
+    assert area == pytest.approx(metrics.average_precision(y, p, weight=weight), abs=1e-3)
     decision = found["decision"]
     assert decision["threshold"][0] == 0.1
     assert decision["threshold"][-1] == 0.4

@@ -26,6 +26,7 @@ from theracast_training.wording import (
     percent,
     percent_interval,
     rival_label,
+    sentence,
 )
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -106,6 +107,7 @@ def test_page_tells_the_numbers_with_their_intervals(report_content: ReportConte
     assert "no index time" not in words
     assert "The site sent no laboratory values" in words
     assert report_content.fingerprint in words
+    assert "elasticnet × 0.71" in words
 
 
 def test_text_from_the_study_cannot_become_markup(report_content: ReportContent) -> None:
@@ -244,6 +246,7 @@ def test_wording_of_numbers() -> None:
     assert percent_interval({"npv": 0.625, "npv_low": 0.55, "npv_high": 0.68}, "npv") == "62 % (55 to 68)"
     assert (percent(0.004), percent(0.29), percent(None)) == ("0.4 %", "29 %", "–")
     assert (p_value(0.0004), p_value(0.041), p_value(0.66)) == ("< 0.001", "0.041", "0.66")
+    assert sentence("least loss: stack") == "Least loss: stack."
     assert count(12345) == "12\u202f345"
     assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
     assert (rival_label("loris"), rival_label("patient_reported")) == ("LORIS", "patient reported")
@@ -270,3 +273,9 @@ def test_verdict_on_calibration(
         "calibration_slope_high": slope[1],
     }
     assert calibration_verdict(record) == verdict
+
+
+def test_backticks_of_an_audit_message_become_code(report_content: ReportContent) -> None:
+    finding = dict(report_content.findings[1]) | {"remedy": "List it under `missing`, not <b>`odd", "accepted": None}
+    page = study_report(replace(report_content, findings=[finding]))
+    assert "List it under <code>missing</code>, not &lt;b&gt;" in page

@@ -141,13 +141,15 @@ def _roc(y: Floats, p: Floats, weight: Floats, drawn: Floats) -> dict[str, list[
 
 
 def _precision_recall(y: Floats, p: Floats, weight: Floats, drawn: Floats) -> dict[str, Any]:
+    """Return the points at which recall rises: steps before them, as average precision counts."""
     recall, precision = pr_points(y, p, weight=weight)
     grid = np.linspace(0, 1, BAND_POINTS)
     lines = []
     for row in drawn[_both(y, drawn)]:
         found, share = pr_points(y, p, weight=row)
         lines.append(share[np.minimum(np.searchsorted(found, grid - 1e-12), len(found) - 1)])
-    kept = _corners(recall, precision)
+    steps = np.flatnonzero(np.diff(recall, prepend=0.0) > 0)
+    kept = steps[np.unique(np.linspace(0, len(steps) - 1, min(len(steps), ROC_POINTS)).round().astype(np.intp))]
     curve: dict[str, Any] = {
         "recall": _plain(recall[kept]),
         "precision": _plain(precision[kept]),

@@ -6,7 +6,7 @@ import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -102,9 +102,9 @@ def precision_recall(
     for site, curve in curves.items():
         if curve.get("pr"):
             points = curve["pr"]
-            ax.plot(
-                points["recall"], points["precision"], color=colours[site], linestyle=dashes[site], label=labels[site]
-            )
+            recall, precision = [0.0, *points["recall"]], [points["precision"][0], *points["precision"]]
+            style = {"color": colours[site], "linestyle": dashes[site], "label": labels[site]}
+            ax.step(recall, precision, where="pre", **style)
             ax.plot([1.0, 1.03], [points["prevalence"]] * 2, color=colours[site], linewidth=2.2, clip_on=False)
     ax.set(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     ax.set_aspect("equal")
@@ -290,7 +290,7 @@ def swarm(values: np.ndarray[Any, np.dtype[np.float64]], *, width: float = 0.38,
     return offset / max(np.abs(offset).max(), 5.0) * width
 
 
-def _legend(ax: Axes, *, loc: str) -> None:
+def _legend(ax: Axes, *, loc: Literal["lower right", "upper right"]) -> None:
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc=loc, handlelength=2.2, borderaxespad=0.2, labelspacing=0.35)
 

@@ -110,8 +110,9 @@ def _shared_limit(shown: Mapping[str, Mapping[str, Any]]) -> float:
             for edge, one, other in zip(histogram["edges"][1:], histogram["events"], histogram["others"], strict=True)
             if one + other
         ]
-        points = (curve.get("calibration") or {}).get("groups") or []
-        highest = max([highest, *filled[-1:], *(point["high"] for point in points)])
+        found = curve.get("calibration") or {}
+        line = (found.get("smooth") or {}).get("observed") or []
+        highest = max([highest, *filled[-1:], *line, *(point["high"] for point in found.get("groups") or [])])
     return min(1.0, round(highest + 0.05, 1) if highest < 1 else 1.0)
 
 

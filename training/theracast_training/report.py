@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from theracast_training import panels, wording
 from theracast_training.content import NESTED, ReportContent, explanation_summary
@@ -68,8 +68,19 @@ def page_environment(*, autoescape: bool) -> Environment:
         "listed": wording.listed,
         "rival_label": wording.rival_label,
         "plural": wording.plural,
+        "sentence": wording.sentence,
+        "ticked": _ticked,
     }
     return environment
+
+
+def _ticked(text: str) -> Markup:
+    """Return the text with what stands between backticks set as code, everything else escaped."""
+    parts = str(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 and place < len(parts) - 1 else escape(part)
+        for place, part in enumerate(parts)
+    )
 
 
 def _drawn(content: ReportContent) -> dict[str, Any]:
@@ -184,13 +195,20 @@ def _catalogue_rows(content: ReportContent) -> list[dict[str, Any]]:
             "label": spec["label"],
             "name": spec["name"],
             "modality": spec["modality"],
-            "unit": spec.get("unit") or ("category" if spec.get("kind") == "categorical" else ""),
+            "unit": _unit_words(spec),
             "code": spec.get("code") or "",
             "role": spec.get("role", "value"),
             "missing": [(spec.get("missing") or {}).get(site) for site in sites],
         }
         for spec in content.features
     ]
+
+
+def _unit_words(spec: Mapping[str, Any]) -> str:
+    unit = spec.get("unit")
+    if unit in (None, "", "1"):
+        return {"categorical": "category", "boolean": "yes or no"}.get(str(spec.get("kind")), "")
+    return "years" if unit == "a" else str(unit)
 
 
 def _family_rows(content: ReportContent) -> list[dict[str, Any]]:
@@ -205,17 +223,34 @@ def _family_rows(content: ReportContent) -> list[dict[str, Any]]:
                 "loss": search.get("loss"),
                 "error": search.get("standard_error"),
                 "trials": f"{finished} of {len(trials)} to the end" if trials else "no search of its own",
-                "params": [f"{name} {_parameter(value)}" for name, value in (search.get("params") or {}).items()],
+                "params": _parameters(search.get("params") or {}),
             }
         )
     return rows
 
 
+def _parameters(params: Mapping[str, Any]) -> list[str]:
+    """Return the parameters as short texts; a stack's members appear as families with their weights."""
+    members = params.get("members")
+    if isinstance(members, list | tuple):
+        weights = params.get("weights") or [None] * len(members)
+        return [
+            f"{_member(member)}{'' if weight is None else f' × {_parameter(weight)}'}"
+            for member, weight in zip(members, weights, strict=True)
+        ]
+    return [f"{name} {_parameter(value)}" for name, value in params.items()]
+
+
+def _member(member: Any) -> str:
+    if not isinstance(member, Mapping):
+        return str(member)
+    modality = member.get("modality")
+    return f"{member.get('family', 'member')}{f' on {modality}' if modality else ''}"
+
+
 def _parameter(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}".replace("-", "−")
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_parameter(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_parameter(one) for one in value)
     return str(value)

@@ -85,6 +85,14 @@ def rival_label(name: str) -> str:
     return PUBLISHED[name].label if name in PUBLISHED else name.replace("_", " ")
 
 
+def sentence(text: str) -> str:
+    """Return the text with a capital at its start and a stop at its end."""
+    stripped = text.strip()
+    return (
+        f"{stripped[:1].upper()}{stripped[1:]}{'' if stripped.endswith(('.', '!', '?', ':')) or not stripped else '.'}"
+    )
+
+
 def plural(amount: int, word: str) -> str:
     """Return `1 error`, `2 errors`."""
     return f"{count(amount)} {word}{'' if amount == 1 else 's'}"
