@@ -120,7 +120,7 @@ def nearest(name: str, known: Iterable[Any]) -> str | None:
 
 @dataclass(frozen=True)
 class FoundHeader:
-    """The header under which a column arrived; `other` where it is not spelt as in the study."""
+    """The header under which a column arrived; `other` where it is not spelt as the study or an alias has it."""
 
     header: str
     other: bool = False
@@ -146,9 +146,9 @@ class Headers:
 
         A header that the study names exactly for another column is never taken for this one.
         """
-        for number, header in enumerate(wanted):
+        for header in wanted:
             if header in self._exact:
-                return FoundHeader(header, other=number > 0)
+                return FoundHeader(header)
         for header in wanted:
             near = self._by_key.get(header_key(header), [])
             if len(near) == 1 and header_key(header):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +22,26 @@ BY_CANCER = {
     "Gastric": 0.2306, "Head & Neck": 0.0678, "Hepatobiliary": -0.1189, "Melanoma": -0.0086, "Mesothelioma": 0.1255,
     "NSCLC": 0.0008, "Ovarian": -0.052, "Pancreatic": -1.1169, "Renal": 0.5451, "Sarcoma": 0.0542, "SCLC": -0.0033,
 }  # fmt: skip
+CohortOf = Callable[[str], tuple[Study, Cohort]]
 AUC = {"Chowell_train": 0.741, "Chowell_test": 0.754, "MSK1": 0.699, "Kato_panCancer": 0.793, "Shim_NSCLC": 0.589}
 
 
-@pytest.fixture
-def cohort_of(shared_cohorts: Path, repository: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
-    monkeypatch.setenv("THERACAST_DATA", str(shared_cohorts))
+@pytest.fixture(scope="module")
+def cohort_of(shared_cohorts: Path, repository: Path) -> Iterator[CohortOf]:
+    """Reads a study of the repository over the real cohorts, each once."""
 
+    @functools.cache
     def read(name: str) -> tuple[Study, Cohort]:
         path = repository / "studies" / f"{name}.yaml"
         study = read_study(path)
         return study, read_cohort(study.inputs, study.endpoints, base=path.parent)
 
-    return read
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("THERACAST_DATA", str(shared_cohorts))
+        yield read
 
 
-def test_icb_gives_the_published_figures_of_loris(cohort_of, shared_cohorts: Path) -> None:  # type: ignore[no-untyped-def]
+def test_icb_gives_the_published_figures_of_loris(cohort_of: CohortOf, shared_cohorts: Path) -> None:
     study, cohort = cohort_of("icb")
     assert dict(cohort.decisions["site"].value_counts()) == {
         "Chowell_train": 964, "Chowell_test": 515, "MSK1": 453, "Kato_panCancer": 35, "Shim_NSCLC": 198
@@ -65,7 +71,7 @@ def test_icb_gives_the_published_figures_of_loris(cohort_of, shared_cohorts: Pat
     )
 
 
-def test_icb_full_has_every_column_of_the_development_sheet(cohort_of) -> None:  # type: ignore[no-untyped-def]
+def test_icb_full_has_every_column_of_the_development_sheet(cohort_of: CohortOf) -> None:
     _, cohort = cohort_of("icb_full")
     development = cohort.at(["Chowell_train"])
     assert "Chowell_train" not in cohort.absent
@@ -76,7 +82,7 @@ def test_icb_full_has_every_column_of_the_development_sheet(cohort_of) -> None: 
     assert set(cohort.values.loc[breast, "sex"]) == {"female"}, "the sheet's 1 is male"
 
 
-def test_transneo_has_every_column_of_the_feature_groups(cohort_of, shared_cohorts: Path) -> None:  # type: ignore[no-untyped-def]
+def test_transneo_has_every_column_of_the_feature_groups(cohort_of: CohortOf, shared_cohorts: Path) -> None:
     study, cohort = cohort_of("transneo")
     groups = json.loads((shared_cohorts / "transneo" / "feature_groups.json").read_text())
     wanted = {header for group, headers in groups.items() if group != "other" for header in headers}
@@ -87,7 +93,7 @@ def test_transneo_has_every_column_of_the_feature_groups(cohort_of, shared_cohor
     assert not cohort.values.isna().any().any()
 
 
-def test_ispy2_joins_the_first_mri_alone(cohort_of) -> None:  # type: ignore[no-untyped-def]
+def test_ispy2_joins_the_first_mri_alone(cohort_of: CohortOf) -> None:
     study, cohort = cohort_of("ispy2")
     assert len(cohort) == 681
     assert cohort.notes == ()
@@ -102,7 +108,7 @@ def test_ispy2_joins_the_first_mri_alone(cohort_of) -> None:  # type: ignore[no-
     }  # fmt: skip
 
 
-def test_oak_gives_the_trial_s_own_response_rates(cohort_of, shared_cohorts: Path) -> None:  # type: ignore[no-untyped-def]
+def test_oak_gives_the_trial_s_own_response_rates(cohort_of: CohortOf, shared_cohorts: Path) -> None:
     _, cohort = cohort_of("oak")
     rate = cohort.endpoints["response"].groupby(cohort.decisions["treatment"]).mean().round(3).to_dict()
     assert rate == {"MPDL3280A": 0.136, "Docetaxel": 0.134}, "14 % and 13 % of all randomised, as published"
@@ -114,7 +120,7 @@ def test_oak_gives_the_trial_s_own_response_rates(cohort_of, shared_cohorts: Pat
 
 
 @pytest.mark.parametrize("name", ["icb", "icb_full", "transneo", "ispy2", "oak"])
-def test_no_value_lies_outside_its_plausible_range_but_known_ones(cohort_of, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_no_value_lies_outside_its_plausible_range_but_known_ones(cohort_of: CohortOf, name: str) -> None:
     _, cohort = cohort_of(name)
     outside = {}
     for column, spec in cohort.columns.items():

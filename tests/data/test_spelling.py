@@ -63,7 +63,10 @@ def test_headers_are_found_by_name_alias_and_near_spelling() -> None:
     assert headers.find("Age at Diagnosis") is not None
     found = headers.find("Albumin", "alb")
     assert found is not None
-    assert (found.header, found.other) == ("alb", True)
+    assert (found.header, found.other) == ("alb", False)
+    near = headers.find("Age_at_diagnosis")
+    assert near is not None
+    assert (near.header, near.other) == ("Age.at.diagnosis", True)
     assert headers.find("HLA_LOH") is None, "two headers are as near: neither is taken"
     assert headers.find("SEX") is None, "the study names `Sex` exactly, for another column"
     assert headers.find("Age.at.diagnosi") is None, "a near name is only a hint"

@@ -328,7 +328,7 @@ CELLS = st.sampled_from(["3.8", "4", "<2", "", ".", "NE", None, 3.5, 7, True, "n
     ),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_permuting_rows_permutes_the_cohort_and_one_by_one_is_all_at_once(rows: list[Any], seed: int) -> None:
     inputs = inputs_of("t.csv", missing=["n.d.", "."])
     frame = pd.DataFrame(rows, columns=["Albumin", "Sex", "Smoker"], dtype=object)
