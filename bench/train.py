@@ -90,7 +90,11 @@ def main() -> None:
     two = whole_training(chosen.study, chosen.trials, jobs=2)
     print(f"\n{study.study}: {len(tasks)} searches a family, {chosen.trials} trials each, {fits} fits")
     print(f"{'':34}{'seconds':>9}{'ratio':>8}")
-    for title, seconds in (("bare Optuna loop, 1 process", bare), ("theracast train --jobs 1", one), ("theracast train --jobs 2", two)):
+    for title, seconds in (
+        ("bare Optuna loop, 1 process", bare),
+        ("theracast train --jobs 1", one),
+        ("theracast train --jobs 2", two),
+    ):
         print(f"{title:34}{seconds:9.1f}{seconds / bare:8.2f}")
 
 

@@ -82,7 +82,7 @@ class ColumnSpec(ColumnMeaning):
             return self.kind
         if self.levels is None:
             return "numeric"
-        if isinstance(self.levels, dict) and set(self.levels.values()) <= {0, 1, True, False}:
+        if isinstance(self.levels, dict) and set(self.levels.values()) <= {0, 1}:
             return "boolean"
         return "categorical"
 

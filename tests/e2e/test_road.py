@@ -62,7 +62,7 @@ def test_train_keeps_its_contract(trained: Trained) -> None:
 
 
 def test_the_model_finds_what_truly_matters_and_the_shift_of_the_third_site(trained: Trained) -> None:
-    place, result = trained
+    _, result = trained
     assert result["external"]["Lakeside"]["auc"] > 0.7
     assert result["external"]["Lakeside"]["calibration_intercept"] < -0.3, "the planted shift is -0.8"
     assert abs(result["cv"]["calibration_intercept"]) < 0.3

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from theracast_data.errors import StudyError
-from theracast_training.study import Study, parse_study, read_study
+from theracast_training.study import parse_study, read_study, study_text
 
 TEXT = """
 study: small
@@ -33,8 +32,13 @@ def test_defaults_are_a_whole_study() -> None:
 
 def test_a_study_survives_its_own_record() -> None:
     study = parse_study(TEXT)
-    again = Study.model_validate(json.loads(study.model_dump_json()))
-    assert again == study
+    assert parse_study(study_text(study)) == study
+
+
+def test_a_mapping_of_numbers_stays_one_of_numbers() -> None:
+    text = TEXT.replace("Albumin: {modality: lab, unit: g/dL}", "Drug: {levels: {0: alone, 1: combination}}")
+    study = parse_study(text)
+    assert parse_study(study_text(study)).sources[0].columns["Drug"].levels == {0: "alone", 1: "combination"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The binary target: who is unknown, and inverse-probability-of-censoring weights against a slow loop and a simulation."""
+"""The binary target: who is unknown; censoring weights against a slow loop and a simulation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import BinaryEndpoint, FollowUp, TimeToEventEndpoint
 from theracast_data.errors import CohortError, StudyError
-from theracast_training.target import Target, binary_target, require_both_outcomes
+from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
 
 
 def _slow_uncensored(when: float, times: np.ndarray, events: np.ndarray, *, before: bool) -> float:
@@ -70,7 +70,7 @@ def test_column_endpoint_has_plain_weights() -> None:
 def test_other_endpoints_are_refused_with_the_way_out() -> None:
     endpoint = TimeToEventEndpoint(kind="time_to_event", name="os", time="OS", event="E")
     with pytest.raises(StudyError, match="primary:"):
-        binary_target(_cohort([1.0]), endpoint)
+        binary_endpoint(endpoint)
 
 
 def test_too_few_outcomes_are_refused() -> None:

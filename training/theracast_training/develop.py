@@ -80,8 +80,7 @@ class TaskResult:
 
 def searched_families(families: Sequence[str]) -> list[str]:
     """Return the families that need a search of their own; a stack is built from the other two."""
-    needed = [family for family in SIMPLICITY[:2] if family in families or "stack" in families]
-    return needed
+    return [family for family in SIMPLICITY[:2] if family in families or "stack" in families]
 
 
 def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskResult:

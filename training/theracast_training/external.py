@@ -12,7 +12,7 @@ from theracast_data.table import cohort_from_frame, read_file
 from theracast_models.response_model import ResponseModel
 from theracast_training.evaluation import evaluate_binary
 from theracast_training.study import Study
-from theracast_training.target import binary_target
+from theracast_training.target import binary_endpoint, binary_target
 
 THRESHOLDS = (0.2, 0.3, 0.5)
 
@@ -56,7 +56,8 @@ def evaluate_file(
         SchemaError: the study given has no endpoint of the model's name.
         CohortError: no outcome is known.
     """
-    inputs, endpoint, thresholds, bootstrap = model.inputs, model.endpoint, THRESHOLDS, 1000
+    inputs, endpoint, bootstrap = model.inputs, model.endpoint, 1000
+    thresholds: Sequence[float] = THRESHOLDS
     if study is not None:
         inputs, thresholds, bootstrap = study.inputs, study.report.thresholds, study.report.bootstrap
         named = {one.name: one for one in study.endpoints}
@@ -65,7 +66,7 @@ def evaluate_file(
                 f"study {study.study}: the model predicts {endpoint.name!r}, and the study has only {', '.join(named)}. "
                 "Name its endpoint so."
             )
-        endpoint = named[endpoint.name]  # type: ignore[assignment]
+        endpoint = binary_endpoint(named[endpoint.name])
     frame = read_file(path, sheet=sheet)
     cohort = cohort_from_frame(frame, inputs, endpoints=[endpoint], site=sheet)
     return evaluate_cohort(model, cohort, thresholds=thresholds, bootstrap=bootstrap, seed=seed)

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from theracast_data.audit import AuditReport, audit
 from theracast_data.cohort import Cohort
+from theracast_data.endpoints import BinaryEndpoint
 from theracast_data.paths import resolve_path
 from theracast_data.table import read_cohort
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
 from theracast_training.study import Study
-from theracast_training.target import Target, binary_target, require_both_outcomes
+from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Prepared:
         cohort: all decisions.
         audit: what the audit found.
         section: the features, with nothing left to be resolved.
+        endpoint: what is predicted.
         table, target: one row per decision.
         sites: the development sites.
         learn: positions of the development decisions with a known outcome.
@@ -47,6 +49,7 @@ class Prepared:
     cohort: Cohort
     audit: AuditReport
     section: FeatureSection
+    endpoint: BinaryEndpoint
     table: FeatureTable
     target: Target
     sites: tuple[str, ...]
@@ -70,7 +73,8 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     found = audit(
         cohort, development=sites, external=study.validation.external, endpoints=study.endpoints, accept=study.accept
     )
-    target = binary_target(cohort, study.endpoint)
+    endpoint = binary_endpoint(study.endpoint)
+    target = binary_target(cohort, endpoint)
     site = cohort.decisions["site"].to_numpy()
     known = np.zeros(len(cohort), dtype=bool)
     known[target.known] = True
@@ -84,6 +88,7 @@ def prepare(study: Study, *, base: Path) -> Prepared:
         cohort=cohort,
         audit=found,
         section=section,
+        endpoint=endpoint,
         table=build_features(cohort, section),
         target=target,
         sites=tuple(sites),

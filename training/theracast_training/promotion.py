@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -27,14 +27,25 @@ from theracast_training.study import GateSection
 def store_predictions(run_id: str, own: Mapping[str, Judged], prepared: Prepared) -> Path:
     """Write the probabilities by which a version was judged, and return the file.
 
-    Columns: `patient` (hash of site and identifier), `place` (site, or `cv` for nested cross-validation), `y`, `p`.
+    Columns: `patient` and `decision` (hashes of site and identifier, and index time), `place` (site, or `cv` for nested
+    cross-validation), `y`, `weight`, `p`.
     """
     parts = []
     for place, judged in own.items():
         decisions = prepared.cohort.decisions.iloc[judged.rows]
-        keys = [_patient_key(*pair) for pair in zip(decisions["site"], decisions["subject_id"], strict=True)]
-        y = prepared.target.y[judged.rows]
-        parts.append(pd.DataFrame({"patient": keys, "place": place, "y": y, "p": judged.probability}))
+        target = prepared.target.take(judged.rows)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "patient": _keys(decisions, ["site", "subject_id"]),
+                    "decision": _keys(decisions, ["site", "subject_id", "index_time"]),
+                    "place": place,
+                    "y": target.y,
+                    "weight": target.weight(),
+                    "p": judged.probability,
+                }
+            )
+        )
     path = _predictions_path(run_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
@@ -43,8 +54,9 @@ def store_predictions(run_id: str, own: Mapping[str, Judged], prepared: Prepared
     return path
 
 
-def _patient_key(site: Any, subject: Any) -> str:
-    return hashlib.sha256(f"{site}\x1f{subject}".encode()).hexdigest()[:24]
+def _keys(decisions: pd.DataFrame, columns: list[str]) -> list[str]:
+    texts = decisions[columns].astype("str").agg("\x1f".join, axis=1)
+    return [hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
 
 
 def _predictions_path(run_id: str) -> Path:
@@ -62,17 +74,28 @@ def gate_report(
 ) -> GateReport:
     """Return what the default gates and the study's say about a version against the present champion."""
     policy = merge_policy(read_policy(policy_file), GateSection.model_validate(model.card["gates"]))
-    evidence = {"open_audit_errors": tuple(model.card["audit"]["open_errors"]), "verified": verified}
-    evidence |= {"evaluations": model.evaluations, "verify_reason": verify_reason}
+    own = Evidence(
+        version.uri,
+        model.evaluations,
+        open_audit_errors=tuple(model.card["audit"]["open_errors"]),
+        verified=verified,
+        verify_reason=verify_reason,
+    )
     if champion is None or champion.uri == version.uri:
-        return evaluate_gates(policy, evidence=Evidence(version.uri, **evidence), champion=None)
+        return evaluate_gates(policy, evidence=own, champion=None)
     shared = _same_patients(version, champion)
     if shared is None:
-        own, theirs = Evidence(version.uri, **evidence), Evidence(champion.uri, {})
-        return evaluate_gates(policy, evidence=own, champion=theirs)
-    words = f"{len(shared)} patients ({', '.join(dict.fromkeys(shared['place']))})"
+        return evaluate_gates(policy, evidence=own, champion=Evidence(champion.uri, {}))
+    words = f"the same {len(shared)} decisions ({', '.join(dict.fromkeys(shared['place']))})"
     y = shared["y"].to_numpy(dtype=float)
-    own = Evidence(version.uri, **evidence, patients=words, y=y, p=shared["p"].to_numpy(dtype=float))
+    own = replace(
+        own,
+        patients=words,
+        y=y,
+        p=shared["p"].to_numpy(dtype=float),
+        weight=shared["weight"].to_numpy(dtype=float),
+        group=shared["patient"].to_numpy(dtype=object),
+    )
     theirs = Evidence(champion.uri, {}, y=y, p=shared["p_champion"].to_numpy(dtype=float))
     return evaluate_gates(policy, evidence=own, champion=theirs)
 
@@ -85,7 +108,7 @@ def _same_patients(version: Version, champion: Version) -> pd.DataFrame | None:
     own, theirs = _read_predictions(version), _read_predictions(champion)
     if own is None or theirs is None:
         return None
-    both = own.merge(theirs, on=["patient", "place"], suffixes=("", "_champion"))
+    both = own.merge(theirs, on=["decision", "place"], suffixes=("", "_champion"))
     outside = both[both["place"] != "cv"]
     both = (outside if len(outside) else both).reset_index(drop=True)
     both = both[both[["y", "p", "p_champion"]].notna().all(axis=1)]

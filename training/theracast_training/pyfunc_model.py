@@ -22,7 +22,7 @@ class ResponsePyfunc(PythonModel):
         """Load the response model; a damaged folder is refused."""
         self.model = ResponseModel.load(Path(context.artifacts["response_model"]))
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return one row per input row: the records of `score --json`."""
         return pd.DataFrame(self.model.predict(model_input).rows())
 

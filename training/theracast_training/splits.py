@@ -51,7 +51,8 @@ def make_folds(
 
 def _patients(decisions: pd.DataFrame) -> Rows:
     """Number the patients; the same identifier at another site is another patient."""
-    return decisions.groupby(["site", "subject_id"], sort=False, dropna=False).ngroup().to_numpy()
+    numbers = decisions.groupby(["site", "subject_id"], sort=False, dropna=False).ngroup()
+    return np.asarray(numbers, dtype=np.intp)
 
 
 def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
@@ -94,7 +95,7 @@ def _moments(decisions: pd.DataFrame) -> NDArray[np.float64]:
     index_time = decisions["index_time"]
     calendar = decisions["calendar"].to_numpy(dtype=float)
     if index_time.notna().all():
-        return index_time.astype("datetime64[us]").astype("int64").to_numpy(dtype=float)
+        return np.asarray(index_time.to_numpy(dtype="datetime64[us]").astype("int64"), dtype=np.float64)
     if not np.isnan(calendar).any():
         return calendar
     raise CohortError(

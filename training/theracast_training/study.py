@@ -167,6 +167,18 @@ def parse_study(text: str, *, where: str = "study", overrides: Sequence[str] = (
         raise StudyError(f"{where}: the study does not fit:\n{describe_faults(error, Study)}") from error
 
 
+def study_text(study: Study) -> str:
+    """Return the resolved study as YAML; reading it gives the same study. (JSON would turn the cell 1 into "1".)"""
+    return yaml.safe_dump(_lists(study.model_dump()), sort_keys=False, allow_unicode=True)
+
+
+def _lists(value: Any) -> Any:
+    """Return the value with lists in place of tuples, which plain YAML does not know."""
+    if isinstance(value, dict):
+        return {key: _lists(inner) for key, inner in value.items()}
+    return [_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
 def _apply_override(content: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals or not key.strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +33,12 @@ class Target:
 
     def take(self, rows: Rows) -> Target:
         """Return the target of these decisions."""
-        pick = lambda values: None if values is None else values[rows]  # noqa: E731
-        return Target(self.y[rows], pick(self.time), pick(self.event), self.horizon_days)
+        return Target(
+            self.y[rows],
+            None if self.time is None else self.time[rows],
+            None if self.event is None else self.event[rows],
+            self.horizon_days,
+        )
 
     @property
     def known(self) -> Rows:
@@ -62,7 +67,11 @@ class Target:
         return np.where(known > 0, 1.0 / np.maximum(share, 0.05), 0.0)
 
 
-def _censoring_survival(time: Floats, event: Floats):  # type: ignore[no-untyped-def]
+class _Uncensored(Protocol):
+    def __call__(self, when: Floats, *, before: bool) -> Floats: ...
+
+
+def _censoring_survival(time: Floats, event: Floats) -> _Uncensored:
     """Return the Kaplan-Meier estimate of remaining uncensored, as a function of time (left limit with `before`)."""
     valid = ~(np.isnan(time) | np.isnan(event))
     time, event = time[valid], event[valid]
@@ -73,23 +82,28 @@ def _censoring_survival(time: Floats, event: Floats):  # type: ignore[no-untyped
     steps = np.concatenate([[1.0], survival])
 
     def at(when: Floats, *, before: bool) -> Floats:
-        return steps[np.searchsorted(moments, when, side="left" if before else "right")]
+        share: Floats = steps[np.searchsorted(moments, when, side="left" if before else "right")]
+        return share
 
     return at
 
 
-def binary_target(cohort: Cohort, endpoint: Endpoint) -> Target:
-    """Return the target that a study trains on.
+def binary_endpoint(endpoint: Endpoint) -> BinaryEndpoint:
+    """Return the endpoint.
 
     Raises:
-        StudyError: the endpoint is not binary; other kinds cannot be trained yet.
-        CohortError: fewer than ten decisions of either outcome are known.
+        StudyError: it is not binary; other kinds cannot be trained yet.
     """
     if not isinstance(endpoint, BinaryEndpoint):
         raise StudyError(
             f"endpoint {endpoint.name!r} is {endpoint.kind}; this version trains binary endpoints only. Name a binary one "
             "with `primary:`, or make one from a follow-up: {kind: binary, follow_up: {...}, horizon: 12}."
         )
+    return endpoint
+
+
+def binary_target(cohort: Cohort, endpoint: BinaryEndpoint) -> Target:
+    """Return the target of a cohort's decisions."""
     y = cohort.endpoints[endpoint.name].to_numpy(dtype=float)
     if endpoint.follow_up is None or endpoint.horizon is None:
         return Target(y)

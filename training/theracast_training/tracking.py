@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 from mlflow.entities import Metric
@@ -109,25 +110,26 @@ def _metric_name(site: str) -> str:
 def register(
     client: MlflowClient, run_id: str, name: str, model: ResponseModel, folder: Path, *, tags: Mapping[str, str]
 ) -> int:
-    """Log the model folder with signature and input example, register it, and give it the alias `challenger`.
+    """Log the model folder with signature and input example, and register it; it has no alias yet.
 
     Returns:
         The number of the new version.
     """
-    columns = [ColSpec(AnyType(), column, required=False) for column in model.raw_columns]
-    example = model.example_frame()
+    columns: list[Any] = [
+        ColSpec(AnyType(), column, required=False)  # type: ignore[no-untyped-call]
+        for column in model.raw_columns
+    ]
     with mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={"response_model": str(folder)},
             signature=ModelSignature(inputs=Schema(columns)),
+            input_example=model.example_frame().astype(object),
             pip_requirements=["theracast"],
             metadata={"theracast.identity": model.identity},
         )
-        mlflow.log_dict({"rows": json.loads(example.to_json(orient="records"))}, "input_example.json")
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     version = client.create_model_version(name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id)
-    client.set_registered_model_alias(name, "challenger", version.version)
     return int(version.version)

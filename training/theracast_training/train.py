@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import getpass
 import logging
 import tempfile
 import time
@@ -19,8 +19,9 @@ from theracast_training.curves import curves
 from theracast_training.development import Developed, Progress, Silent, develop
 from theracast_training.prepare import Prepared, prepare
 from theracast_training.promotion import store_predictions
+from theracast_training.registry import CHALLENGER, set_alias
 from theracast_training.story import Story, write_story
-from theracast_training.study import Study
+from theracast_training.study import Study, study_text
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +109,11 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
         card=model_card_facts(prepared, developed, now=now),
         inputs=study.inputs,
         section=prepared.section,
-        endpoint=study.endpoint,
+        endpoint=prepared.endpoint,
         calibrated=developed.fitted,
         table=prepared.table.take(prepared.learn),
         y=prepared.target.y[prepared.learn],
+        weight=prepared.target.take(prepared.learn).weight(),
         evaluations=evaluations,
     )
     follow.step("writing to MLflow")
@@ -185,7 +187,7 @@ def _record(
         for family, search in choice.searches.items():
             tracking.log_family(client, run_id, family, search, chosen=family == choice.family)
         tracking.log_site_metrics(client, run_id, model.evaluations)
-        client.log_text(run_id, _resolved(study), "study.json")
+        client.log_text(run_id, study_text(study), "study.yaml")
         client.log_dict(run_id, prepared.fingerprint, "data_fingerprint.json")
         client.log_dict(run_id, prepared.audit.to_json(), "audit.json")
         store_predictions(run_id, developed.own, prepared)
@@ -203,6 +205,7 @@ def _record(
             seconds=time.monotonic() - started,
         )
         report, path = write_story(story, client, run_id, version)
+        set_alias(study.study, version, CHALLENGER, actor=getpass.getuser(), now=now, why="newly trained")
     return TrainResult(
         model=uri,
         response_model=model,
@@ -213,7 +216,3 @@ def _record(
         report_path=path,
         run_id=run_id,
     )
-
-
-def _resolved(study: Study) -> str:
-    return json.dumps(study.model_dump(mode="json"), indent=1, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import subprocess
 import sys
 from datetime import UTC, datetime
 
@@ -145,4 +146,4 @@ def ui(options: argparse.Namespace) -> int:
         "--port",
         str(options.port),
     ]
-    os.execve(sys.executable, arguments, settings)
+    return subprocess.run(arguments, env=settings, check=False).returncode

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from datetime import date
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,11 +105,8 @@ def report(options: argparse.Namespace) -> int:
             f"{options.file}: {found} with the identifier {options.patient!r} among {len(prediction)} rows. "
             "Check --patient and --sheet; the identifier must be unique in the file."
         )
-    write_text(
-        options.out,
-        board_sheet(model, prediction, places[0], as_of=date.today()),
-        overwrite=options.overwrite,  # noqa: DTZ011
-    )
+    today = datetime.now().astimezone().date()
+    write_text(options.out, board_sheet(model, prediction, places[0], as_of=today), overwrite=options.overwrite)
     tell(f"wrote {options.out}")
     return 0
 
