@@ -13,10 +13,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,6 +233,27 @@ def test_run_model_alias_and_history_on_the_shared_server(signed_in: Server, tmp
     assert [path.read_text() for path in signed_in.artifacts.rglob("card.md")] == ["# icb"]
     downloaded = client.download_artifacts(run_id, "model/card.md", str(tmp_path))
     assert Path(downloaded).read_text() == "# icb"
+
+
+def test_colleagues_who_move_at_once_overwrite_no_record(signed_in: Server, tmp_path: Path) -> None:
+    published(signed_in, "ispy2", tmp_path, versions=4)
+    start = threading.Barrier(4)
+
+    def move(version: int) -> registry.Move | RegistryError:
+        start.wait()
+        try:
+            return registry.set_alias("ispy2", version, "champion", override=f"{version}", actor="ada", now=NOW)
+        except RegistryError as refused:
+            return refused
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(move, (1, 2, 3, 4)))
+
+    moves = registry.history("ispy2")
+    made = [outcome for outcome in outcomes if isinstance(outcome, registry.Move)]
+    assert sorted(made, key=lambda one: one.number) == list(moves)
+    assert registry.show("ispy2@champion").version == moves[-1].to_version
+    assert [move.from_version for move in moves] == [None, *(move.to_version for move in moves[:-1])]
 
 
 @pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # MLflow's client of users imports it
