@@ -126,13 +126,13 @@ def fit_calibrated(
 ) -> CalibratedModel:
     """Return the recipe fitted on all decisions, calibrated out of fold, with replicates for its interval.
 
-    A replicate resamples patients (with all their decisions), learns coefficients or trees anew, and is calibrated on the
-    patients that the resample left out; scales, codes and fusion weights are kept. In simulation (400 patients, 3
-    features, penalties weak and strong) its 95 % intervals held the true probability in 96 and 95 %; with the model's own
-    calibration in 91 and 94 %, with one refitted on the resampled out-of-fold log-odds in 99 %, half as wide again, as
-    that counts the uncertainty of the intercept twice. Of a published score the calibration is all that is learned: it
-    is refitted on the resample. Recipes with trees make at most 20 replicates, because each costs a fit here and a pass
-    through its trees at every answer.
+    A replicate resamples patients (with all their decisions), learns coefficients or trees anew, and is calibrated on
+    the patients that the resample left out; scales, codes and fusion weights are kept. In simulation (400 patients, 3
+    features, a weak and a strong penalty) its 95 % intervals held the true probability in 96 and 95 %; with the model's
+    own calibration it was 91 and 94 %; with one refitted on the resampled out-of-fold log-odds 99 %, half as wide again,
+    since that counts the uncertainty of the intercept twice. Of a published score the calibration is all that is
+    learned: it is refitted on the resample. Recipes with trees make at most 20 replicates, because each costs a fit here
+    and a pass through its trees at every answer.
 
     Args:
         folds: (train, test) positions; need not cover every decision.
@@ -183,7 +183,7 @@ def check_outcome(y: Floats) -> None:
 def _calibrated_on_the_rest(
     model: ReplicableModel, rows: NDArray[np.intp], table: FeatureTable, y: Floats, weight: Floats | None
 ) -> AffineCalibration | None:
-    """Return the calibration of a replicate on the decisions it was not fitted on; None if they have one outcome only."""
+    """Return the calibration of a replicate on the decisions it has not seen; None if they have one outcome only."""
     rest = np.setdiff1d(np.arange(len(y)), rows)
     counted = rest if weight is None else rest[weight[rest] > 0]
     if not 0 < y[counted].sum() < len(counted):

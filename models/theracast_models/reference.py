@@ -129,10 +129,8 @@ def _feature_reference(spec: FeatureSpec, table: FeatureTable, y: Floats, weight
         return FeatureReference(spec.name, int(known.sum()), float((~known).mean()), {}, None, None, ())
     quantiles = {name: float(np.quantile(found, q)) for name, q in QUANTILES.items()}
     low, high = widened(found)
-    if spec.kind == "boolean":
-        cells = _level_cells(found.astype(int).astype(str), y, weight)
-    else:
-        cells = _third_cells(found, y, weight)
+    boolean = spec.kind == "boolean"
+    cells = _level_cells(found.astype(int).astype(str), y, weight) if boolean else _third_cells(found, y, weight)
     return FeatureReference(spec.name, int(known.sum()), float((~known).mean()), quantiles, low, high, cells)
 
 

@@ -1,0 +1,140 @@
+"""From raw rows to answers: one road, exact sums, plain warnings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import logit
+
+from theracast_data.errors import ArtifactError
+from theracast_data.sources import Inputs
+from theracast_models.response_model import inputs_from_json, inputs_to_json
+
+ONE = {"ID": "a", "Hospital": "North", "Albumin": 36, "TMB": 5.0, "MSI": 0, "Tumour": 1, "Age": 60}
+
+
+def answer(model, **cells):
+    return model.predict(pd.DataFrame([ONE | cells]))
+
+
+@pytest.mark.parametrize("family", ["elasticnet", "lightgbm", "stack"])
+def test_answers_add_up_per_feature_and_per_modality(make_model, make_raw, family: str) -> None:
+    raw, _ = make_raw(5, 80)
+    raw = raw.mask(np.random.default_rng(0).random(raw.shape) < 0.2).assign(ID=raw["ID"])
+    found = make_model(family).predict(raw)
+    np.testing.assert_allclose(found.base + found.contributions.sum(axis=1), logit(found.probability), atol=1e-9)
+    np.testing.assert_allclose(found.base + found.modalities.sum(axis=1), logit(found.probability), atol=1e-9)
+    assert ((found.low <= found.probability) & (found.probability <= found.high)).all()
+    assert found.subject_id == raw["ID"].tolist()
+
+
+def test_one_at_a_time_is_the_same_as_all_at_once(model, make_raw) -> None:
+    raw, _ = make_raw(6, 12)
+    together = model.predict(raw)
+    alone = [model.predict(raw.iloc[[row]]).probability[0] for row in range(12)]
+    np.testing.assert_allclose(alone, together.probability, atol=1e-12)
+
+
+def test_no_rows_no_answers(model) -> None:
+    empty = model.predict(pd.DataFrame(columns=list(ONE)))
+    assert empty.to_json() == {"model": model.identity, "rows": []}
+
+
+def test_ids_may_repeat_and_keep_their_order(model) -> None:
+    rows = pd.DataFrame([ONE, ONE | {"ID": "b"}, ONE | {"Albumin": 20}])
+    found = model.predict(rows)
+    assert found.subject_id == ["a", "b", "a"]
+    assert found.probability[0] == found.probability[1] != found.probability[2]
+
+
+def test_an_ordinary_patient_gives_no_warning(model) -> None:
+    found = answer(model)
+    assert found.warnings == [[]]
+    assert found.missing == [[]]
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ({"Albumin": None}, "No laboratory data at all (Albumin): the answer rests on the other data."),
+        ({"TMB": None, "MSI": None}, "No genomic data at all (TMB and MSI): the answer rests on the other data."),
+        ({"Age": None}, "Not known, so the typical value of the development patients stands in: Age."),
+        ({"Age": "sixty"}, "Age: the entry could not be read and is treated as not known."),
+        ({"Age": 104}, "Age lies above everything seen in the development patients."),
+        ({"TMB": 400}, "TMB is above the model's upper limit and counts as that limit."),
+        ({"MSI": "perhaps"}, "MSI: the entry is none of the known answers and is treated as not known."),
+        (
+            {"Tumour": "brain"},
+            "Tumour type: no development patient had this category; the model treats it as not known.",
+        ),
+        ({"Hospital": "Elsewhere"}, "This site took no part in developing or validating the model."),
+    ],
+)
+def test_tells_the_doctor(model, cells, says: str) -> None:
+    warnings = answer(model, **cells).warnings[0]
+    assert says in warnings
+    for value in cells.values():
+        assert not any(str(value) in sentence for sentence in warnings)
+
+
+def test_nothing_known_is_said_once(model) -> None:
+    found = answer(model, **dict.fromkeys(["Albumin", "TMB", "MSI", "Tumour", "Age"]))
+    assert found.warnings == [["Nothing that the model asks for is known: this is the answer for a typical patient."]]
+    assert not found.contributions[[name for name in found.contributions if not name.endswith(".missing")]].any(
+        axis=None
+    )
+
+
+def test_absent_column_is_missing_and_units_are_converted(model) -> None:
+    rows = pd.DataFrame([ONE])
+    assert model.predict(rows.drop(columns="Age")).missing == [["clin.age"]]
+    assert model.predict(rows).features.frame["lab.albumin"][0] == pytest.approx(3.6)
+
+
+def test_another_spelling_of_the_column_is_read_and_told(model) -> None:
+    found = model.predict(pd.DataFrame([ONE]).rename(columns={"Albumin": "ALBUMIN"}))
+    assert found.missing == [[]]
+    assert "Albumin: taken from a column of another name; check that it is the same quantity." in found.warnings[0]
+
+
+def test_a_site_given_by_the_caller_counts(model) -> None:
+    rows = pd.DataFrame([ONE]).drop(columns="Hospital")
+    assert model.predict(rows).warnings == [[]]
+    assert "This site took no part" in model.predict(rows, site="Elsewhere").warnings[0][0]
+
+
+def test_a_false_explanation_is_never_handed_out(model) -> None:
+    class Lying(type(model.calibrated.model)):
+        def contributions(self, table):
+            base, phi = super().contributions(table)
+            return base + 1e-4, phi
+
+    liar = Lying()
+    vars(liar).update(vars(model.calibrated.model))
+    with pytest.raises(ArtifactError, match="does not add up"):
+        answer(replace(model, calibrated=replace(model.calibrated, model=liar)))
+
+
+def test_examples_are_invented_cover_the_odd_cases_and_hold_the_models_answers(model, make_raw) -> None:
+    raw, _ = make_raw(1)
+    rows = model.example_frame()
+    assert set(rows.columns) <= set(model.raw_columns)
+    assert not set(rows["Albumin"].map(str)) & set(raw["Albumin"].map(str))
+    assert model.predict(rows).rows() == [example["answer"] for example in model.examples]
+    told = [sentence for example in model.examples for sentence in example["answer"]["warnings"]]
+    assert any("no development patient had this category" in sentence for sentence in told)
+    assert any("Nothing that the model asks for is known" in sentence for sentence in told)
+    assert any(isinstance(cell, str) and cell.strip() != cell for cell in rows["TMB"])
+    assert not any(example["answer"]["warnings"] for example in model.examples[:6])
+
+
+def test_levels_keep_the_type_of_their_cells() -> None:
+    inputs = Inputs.model_validate(
+        {"sources": [{"path": "a.csv", "subject": "ID", "columns": {"T": {"levels": {1: "x", "1": "y", 2.5: "z"}}}}]}
+    )
+    again = inputs_from_json(inputs_to_json(inputs))
+    assert again == inputs
+    assert [type(cell) for cell in again.sources[0].columns["T"].levels] == [int, str, float]
