@@ -13,6 +13,7 @@ import numpy as np
 from mlflow.tracking import MlflowClient
 
 from theracast_data.home import home
+from theracast_models.families import Recipe, as_recipe
 from theracast_models.response_model import ResponseModel
 from theracast_training.card import model_card
 from theracast_training.content import ReportContent, explanation_summary
@@ -76,7 +77,7 @@ def report_content(story: Story) -> ReportContent:
             family: {
                 "loss": search.loss,
                 "standard_error": search.standard_error,
-                "params": dict(search.recipe.params),
+                "params": _shown_params(search.recipe),
                 "trials": list(search.trials),
             }
             for family, search in developed.final.choice.searches.items()
@@ -99,6 +100,13 @@ def report_content(story: Story) -> ReportContent:
         fingerprint=prepared.fingerprint["digest"],
         seconds=round(story.seconds, 1),
     )
+
+
+def _shown_params(recipe: Recipe) -> dict[str, Any]:
+    """Return the parameters in the width of a table: a stack by the names of its members, whose own rows say the rest."""
+    if "members" not in recipe.params:
+        return dict(recipe.params)
+    return {"members": " + ".join(as_recipe(member).family for member in recipe.params["members"])}
 
 
 def _cohort_counts(prepared: Prepared) -> list[dict[str, Any]]:
