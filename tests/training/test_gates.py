@@ -265,7 +265,7 @@ def test_where_the_policy_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_policy_that_cannot_be_used_says_why(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "gates.yaml"
     file.write_text(text)
-    with pytest.raises(StudyError, match="these gates|cannot be read|a gates file") as found:
+    with pytest.raises(StudyError, match=r"these gates|cannot be read|a gates file") as found:
         read_policy(file)
     assert says in str(found.value)
 
