@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
 import logging
 import warnings
@@ -161,10 +162,15 @@ def _encoding_of(path: Path) -> str:
 
 
 def _delimiter_of(path: Path, encoding: str) -> str:
-    """Return the separator that stands most often in the first line that is not blank, outside quotes."""
+    """Return the separator that gives the first lines equally many fields, and the most."""
     with path.open(encoding=encoding, newline="", errors="replace") as stream:
-        header = next((line for line in stream if line.strip()), "")
-    return max(",;\t|", key=lambda sign: len(next(csv.reader([header], delimiter=sign), [])))
+        lines = list(itertools.islice((line for line in stream if line.strip()), 20))
+
+    def fit(sign: str) -> tuple[bool, int]:
+        widths = [len(row) for row in csv.reader(lines, delimiter=sign)] or [1]
+        return len(set(widths)) == 1 and widths[0] > 1, widths[0]
+
+    return max(",;\t|", key=fit)
 
 
 def _open_workbook(path: Path) -> Any:
@@ -244,7 +250,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise SchemaError(f"{path}: this is no Parquet file, or it is damaged. Write it again.") from error
     if frame.index.names != [None]:
         frame = frame.reset_index()
-    return frame.reset_index(drop=True).rename(columns=lambda header: str(header).strip())
+    return frame.reset_index(drop=True).set_axis(_unique_headers(list(frame.columns)), axis=1)
 
 
 def _read_json(path: Path) -> pd.DataFrame:
@@ -265,6 +271,6 @@ def _read_json(path: Path) -> pd.DataFrame:
         content = content.get("rows", [content])
     if not isinstance(content, list) or not content or not all(isinstance(row, dict) for row in content):
         raise SchemaError(f'{path}: expected a list of records such as [{{"Age": 61}}], or {{"rows": [...]}}.')
-    return pd.DataFrame(
-        {key: [row.get(key) for row in content] for key in dict.fromkeys(k for row in content for k in row)}
-    )
+    headers = list(dict.fromkeys(header for row in content for header in row))
+    cells = [[row.get(header) for row in content] for header in headers]
+    return pd.DataFrame(dict(zip(_unique_headers(headers), cells, strict=True)))

@@ -40,6 +40,7 @@ class _Table:
     delimiter: str = ","
     encoding: str = "utf-8-sig"
     decimal: str = "."
+    repeated: tuple[str, ...] = ()
 
     @property
     def stacked(self) -> pd.DataFrame:
@@ -77,6 +78,7 @@ def draft_study(name: str, table: Path, *, base: Path | None = None) -> str:
     if everywhere:
         lines.append(f"    missing: {yaml_text(everywhere)} # in several columns")
     lines += _columns(frame, features, groups, everywhere, next(iter(opened.sheets.values())).columns)
+    lines += [f"    # left out: {header} (stands more than once in the header)" for header in opened.repeated]
     lines += _outcome_comment(by_header, outcome_headers, outcomes)
     lines += _endpoints(outcomes, placeholder)
     lines += _validation(opened, frame, special.get("site"))
@@ -104,7 +106,8 @@ def _open(path: Path) -> _Table:
         delimiter, encoding = text_format(path) if is_text(path) else (",", "utf-8-sig")
         decimal = _decimal_of(frame) if is_text(path) and delimiter != "," else "."
         subject = _subject_of({path.stem: frame}, path)
-        return _Table(path, {path.stem: _usable(frame, subject)}, subject, {}, delimiter, encoding, decimal)
+        repeated = tuple(_repeated(frame))
+        return _Table(path, {path.stem: _usable(frame, subject)}, subject, {}, delimiter, encoding, decimal, repeated)
     sheets: dict[str, pd.DataFrame] = {}
     readable = readable_sheets(path)
     left_out = dict.fromkeys([sheet for sheet in names if sheet not in readable], "no table")
@@ -120,13 +123,19 @@ def _open(path: Path) -> _Table:
     subject = _subject_of(sheets, path)
     with_subject = {sheet: _usable(frame, subject) for sheet, frame in sheets.items() if subject in frame.columns}
     left_out |= dict.fromkeys([sheet for sheet in sheets if sheet not in with_subject], f"no column {subject}")
-    return _Table(path, with_subject, subject, left_out)
+    repeated = tuple(dict.fromkeys(header for frame in sheets.values() for header in _repeated(frame)))
+    return _Table(path, with_subject, subject, left_out, repeated=repeated)
 
 
 def _usable(frame: pd.DataFrame, subject: str) -> pd.DataFrame:
-    """Return the frame without rows that have no patient id, and without repeated headers."""
+    """Return the frame without rows that have no patient id, and without headers that stand more than once."""
     known = [one is not None for one in subject_ids(frame[subject])]
-    return frame.loc[known, [header for header in frame.columns if " (repeated " not in str(header)]]
+    repeated = _repeated(frame)
+    return frame.loc[known, [header for header in frame.columns if header.split(" (repeated ")[0] not in repeated]]
+
+
+def _repeated(frame: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(str(one).split(" (repeated ")[0] for one in frame.columns if " (repeated " in str(one)))
 
 
 def _decimal_of(frame: pd.DataFrame) -> str:
@@ -144,7 +153,8 @@ def _subject_of(sheets: dict[str, pd.DataFrame], path: Path) -> str:
         ids = [one for frame in sheets.values() if header in frame.columns for one in [subject_ids(frame[header])]]
         return all(len({*one} - {None}) == sum(two is not None for two in one) > 0 for one in ids)
 
-    headers = [str(header) for header in first.columns]
+    repeated = _repeated(first)
+    headers = [str(header) for header in first.columns if str(header).split(" (repeated ")[0] not in repeated]
     named = [header for wanted in _SUBJECT_NAMES for header in headers if snake_case(header) == wanted]
     named += [header for header in headers if header_words(header) & {"id", "subject", "patient", "identifier"}]
     rest = [header for header in headers if not header.startswith("(column ") and first[header].notna().all()]
@@ -297,7 +307,7 @@ def _why_left_out(guess: ColumnGuess, rows: int) -> str | None:
 
 
 def _column(guess: ColumnGuess, name: str, everywhere: Sequence[str]) -> list[str]:
-    quantity = known_quantity(guess.header) if guess.kind in ("numeric", "boolean") else None
+    quantity = known_quantity(guess.header) if guess.kind == "numeric" or guess.levels == (0, 1) else None
     pairs: list[tuple[str, str]] = []
     if name != snake_case(guess.header):
         pairs.append(("name", yaml_text(name)))

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import BinaryEndpoint, TimeToEventEndpoint
@@ -145,6 +147,61 @@ def test_every_table_gets_an_endpoint(tmp_path: Path, columns: dict[str, list[An
     assert not set(columns) & set(study.sources[0].columns)
     assert cohort.endpoints.notna().any().all()
     assert ("no outcome was recognised" in text) == (first in ("response", "outcome") and "Response" not in columns)
+
+
+HEADERS = [
+    "ID",
+    "age",
+    "Albumin",
+    "no",
+    "1",
+    "x: y",
+    "# c",
+    "a,b",
+    "a\nb",
+    "Größe",
+    "年齢",
+    "OS",
+    "OS_Event",
+    "status",
+    "",
+]
+HEADERS += ["Response", "time", "T1", "T2", "T3", "Date", "year", "site", "{a}", "- c", "NA", "&x", "@at", "a'b", 'a"b']
+CELLS = [
+    st.floats(0, 100), st.integers(0, 1), st.sampled_from(["yes", "no"]), st.sampled_from(["Yes", "NO", "."]),
+    st.sampled_from(["null", "~", "2018-01-02", "1e3", "1_000", "<5", "=A1"]), st.sampled_from([None, "", "NE", 3]),
+    st.sampled_from(["CR", "PR", "SD", "PD", "NE", None]), st.integers(2015, 2019), st.booleans(),
+    st.sampled_from(["a: b", "#x", "[1]", "{", "yes", "'q'", '"']), st.sampled_from([-99, 1.5, 2.5]),
+    st.sampled_from(["3,5", "4,5"]), st.sampled_from([-1, 1]), st.sampled_from(["NA", "N/A", "x"]),
+]  # fmt: skip
+
+
+@st.composite
+def strange_tables(draw: st.DrawFn) -> pd.DataFrame:
+    count = draw(st.integers(1, 12))
+    headers = draw(st.lists(st.sampled_from(HEADERS), min_size=1, max_size=8, unique=True))
+    columns = {
+        header: draw(st.lists(draw(st.sampled_from(CELLS)), min_size=count, max_size=count)) for header in headers
+    }
+    return pd.DataFrame(columns | {"pid": [f"p{row}" for row in range(count)]}, dtype=object)
+
+
+@given(frame=strange_tables(), suffix=st.sampled_from(["csv", "json"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_draft_always_reads_its_own_table(tmp_path: Path, frame: pd.DataFrame, suffix: str) -> None:
+    table = tmp_path / f"t.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(table, index=False, sep=";")
+    else:
+        frame.to_json(table, orient="records")
+    try:
+        _, study, cohort = drafted(table, tmp_path)
+    except SchemaError as error:
+        if "no column" not in str(error):
+            raise
+    else:
+        assert len(cohort) <= len(frame)
+        assert study.sources[0].subject
 
 
 def test_what_cannot_be_drafted_is_said(tmp_path: Path) -> None:
