@@ -26,8 +26,9 @@ class AttritionStep:
 class ReadingNote:
     """Something the reader met and how it dealt with it.
 
-    `rows` are positions in the cohort; `kind` is one of `unreadable-value`, `unknown-level`, `other-spelling`,
-    `converted-unit`, `absent-column`, `contradictory-one-hot`. The message never holds a patient's value.
+    `rows` are positions in the cohort. `kind` is one of `unreadable-value`, `unknown-level`, `other-spelling`,
+    `converted-unit`, `absent-column`, `contradictory-one-hot`, `duplicate-subject`, `unmatched-subject`,
+    `repeated-header`, `outside-inclusion`. The message never holds a patient's value.
     """
 
     kind: str

@@ -83,7 +83,7 @@ def gate_report(
     )
     if champion is None or champion.uri == version.uri:
         return evaluate_gates(policy, evidence=own, champion=None)
-    shared = _same_patients(version, champion)
+    shared = same_decisions(version, champion)
     if shared is None:
         return evaluate_gates(policy, evidence=own, champion=Evidence(champion.uri, {}))
     words = f"the same {len(shared)} decisions ({', '.join(dict.fromkeys(shared['place']))})"
@@ -100,7 +100,7 @@ def gate_report(
     return evaluate_gates(policy, evidence=own, champion=theirs)
 
 
-def _same_patients(version: Version, champion: Version) -> pd.DataFrame | None:
+def same_decisions(version: Version, champion: Version) -> pd.DataFrame | None:
     """Return `place`, `y`, `p`, `p_champion` of the patients on whom both were judged, neither having learned from them.
 
     External sites where there are any; else the nested cross-validation.
@@ -117,7 +117,7 @@ def _same_patients(version: Version, champion: Version) -> pd.DataFrame | None:
     changed = int((both["y"] != both["y_champion"]).sum())
     if changed:
         raise RegistryError(
-            f"{changed} of {len(both)} patients have another outcome now than when {champion.uri} was trained. "
+            f"{changed} of {len(both)} decisions have another outcome now than when {champion.uri} was trained. "
             "Train the champion's study again on the present data, then compare."
         )
     return both

@@ -15,7 +15,7 @@ def init(options: argparse.Namespace) -> int:
 
     path = options.out or Path(f"{options.name}.yaml")
     require_free(path, overwrite=options.overwrite)
-    write_text(path, draft_study(options.name, options.table), overwrite=options.overwrite)
+    write_text(path, draft_study(options.name, options.table, base=path.parent), overwrite=options.overwrite)
     tell(f"wrote {path}. Read it, correct it, then: theracast check {path}")
     return 0
 
