@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, TypeVar
@@ -16,7 +17,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from theracast_data.errors import TheracastError
-from theracast_models.prediction import Prediction
 from theracast_models.response_model import ResponseModel
 from theracast_serving.describe import describe_model, example_rows
 from theracast_serving.score import describe_unknown, score_frame, unknown_columns
@@ -34,6 +34,10 @@ def _plain_cell(cell: Any) -> Any:
         raise ValueError("a cell is text, a number, true, false or null")
     if isinstance(cell, float) and not math.isfinite(cell):
         raise ValueError("NaN and infinity are not JSON; send null or leave the column out where it is not known")
+    if isinstance(cell, int) and abs(cell) > sys.float_info.max:
+        raise ValueError("the number is too large; send null or leave the column out where it is not known")
+    if isinstance(cell, str) and not cell.isascii() and any("\ud800" <= sign <= "\udfff" for sign in cell):
+        raise ValueError("the text is not valid Unicode; send it as UTF-8")
     return cell
 
 
@@ -42,13 +46,14 @@ Cell = Annotated[
     AfterValidator(_plain_cell),
     WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]}),
 ]
-Row = dict[str, Cell]
+Text = Annotated[str, AfterValidator(_plain_cell)]
+Row = dict[Text, Cell]
 
 
 class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    site: str | None = Field(None, description="Where the patients are treated, if the rows do not say it.")
+    site: Text | None = Field(None, description="Where the patients are treated, if the rows do not say it.")
 
 
 class ScoreRequest(_Question):
@@ -146,19 +151,22 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         if len(rows) > MAX_ROWS:
             raise HTTPException(413, f"{len(rows)} rows in one request; at most {MAX_ROWS}. Send them in parts.")
         frame = pd.DataFrame(rows)
-        prediction = _guarded(lambda: score_frame(model, frame, request.site))
-        unused = unknown_columns(model, frame)
-        return JSONResponse(finite(prediction.to_json() | {"warnings": describe_unknown(model.inputs, unused)}))
+
+        def answer() -> JSONResponse:
+            content = score_frame(model, frame, request.site).to_json()
+            unused = describe_unknown(model.inputs, unknown_columns(model, frame))
+            return JSONResponse(finite(content | {"warnings": unused}))
+
+        return _guarded(answer)
 
     @app.post("/v1/report", responses=_FAULTS, summary="Board sheet of one decision", response_class=HTMLResponse)
     def report(request: ReportRequest = report_body) -> HTMLResponse:
         frame = pd.DataFrame([request.patient])
 
-        def draw() -> str:
-            prediction: Prediction = score_frame(model, frame, request.site)
-            return board_sheet(model, prediction, 0, as_of=clock())
+        def answer() -> HTMLResponse:
+            return HTMLResponse(board_sheet(model, score_frame(model, frame, request.site), 0, as_of=clock()))
 
-        return HTMLResponse(_guarded(draw))
+        return _guarded(answer)
 
     return app
 
@@ -203,7 +211,8 @@ def _fault_line(fault: Mapping[str, Any]) -> str:
         place = fault["loc"][-1]
         return f"the body is not JSON (at character {place}). Send an object with rows or patient."
     where = ".".join(str(part) for part in fault["loc"] if part != "body") or "the body"
-    return f"{where}: {str(fault['msg']).removeprefix('Value error, ')}"
+    text = f"{where}: {str(fault['msg']).removeprefix('Value error, ')}"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _score_examples(examples: list[dict[str, Any]]) -> Any:

@@ -20,7 +20,6 @@ from theracast_models.fitting import fit_calibrated
 from theracast_models.folds import patient_folds
 from theracast_models.response_model import ResponseModel
 
-PYFUNC = Path(__file__).resolve().parents[2] / "training" / "theracast_training" / "pyfunc_model.py"
 ALIEN = """
 import mlflow
 
@@ -153,43 +152,42 @@ def model_folder(model: ResponseModel, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def registry_home(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def registry_home(model: ResponseModel, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder with a registry: `demo` 1 and 2 (champion), `fresh` without alias, `alien` not of Theracast."""
-    with warnings.catch_warnings():
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         # MLflow warns of its own type annotations when it is imported and when a model is logged.
         warnings.simplefilter("ignore")
-        return _fill_registry(tmp_path_factory.mktemp("home"), model_folder)
+        patch.setenv("THERACAST_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        _fill_registry(home, model, model_folder)
+    return home
 
 
-def _fill_registry(home: Path, model_folder: Path) -> Path:
+def _fill_registry(home: Path, model: ResponseModel, model_folder: Path) -> None:
     import mlflow
-    from mlflow import MlflowClient
 
-    uri = f"sqlite:///{home / 'mlflow.db'}"
+    from theracast_training import tracking
+
     before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    client = tracking.connect()
     try:
-        experiment = mlflow.create_experiment("demo", artifact_location=(home / "artifacts").as_uri())
-        alien = home / "alien.py"
-        alien.write_text(ALIEN, encoding="utf-8")
-        logged = {}
-        for script, artifacts in ((PYFUNC, {"response_model": str(model_folder)}), (alien, None)):
-            with mlflow.start_run(experiment_id=experiment):
-                logged[script] = mlflow.pyfunc.log_model(
-                    name="model", python_model=str(script), artifacts=artifacts, pip_requirements=["theracast"]
-                )
-        client = MlflowClient(uri, uri)
-        for name, script in (("demo", PYFUNC), ("demo", PYFUNC), ("fresh", PYFUNC), ("alien", alien)):
-            if not client.search_registered_models(f"name = '{name}'"):
-                client.create_registered_model(name)
-            client.create_model_version(name, logged[script].model_uri, model_id=logged[script].model_id)
-        client.set_registered_model_alias("demo", "challenger", "1")
-        client.set_registered_model_alias("demo", "champion", "2")
+        with tracking.study_run(client, "demo", tags={}) as run:
+            tracking.register(client, run, "demo", model, model_folder, tags={})
+            ours = client.get_model_version("demo", "1").source
+            script = home / "alien.py"
+            script.write_text(ALIEN, encoding="utf-8")
+            with mlflow.start_run(run_id=run):
+                alien = mlflow.pyfunc.log_model(name="alien", python_model=str(script), pip_requirements=["theracast"])
+        client.create_model_version("demo", ours)
+        for alias, version in (("challenger", "1"), ("champion", "2")):
+            client.set_registered_model_alias("demo", alias, version)
+        for name, source in (("fresh", ours), ("alien", alien.model_uri)):
+            client.create_registered_model(name)
+            client.create_model_version(name, source)
     finally:
         mlflow.set_tracking_uri(before)
         mlflow.set_registry_uri(before)
-    return home
 
 
 @pytest.fixture

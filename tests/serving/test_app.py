@@ -6,23 +6,29 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from theracast_models.response_model import ResponseModel
 from theracast_serving import app as app_module
 from theracast_serving.app import MAX_BYTES, MAX_ROWS, create_app
 from theracast_serving.score import score_frame
 from theracast_serving.sheet import board_sheet
+from theracast_serving.verify import additivity_error, running_server
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
 SECRET = "Rumpelstiltskin"
 TODAY = date(2026, 11, 21)
+COLUMNS = ("ID", "Centre", "Drug", "Albumin", "TMB", "Stage IV", "ECOG", "Tumour")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,10 @@ def test_another_spelling_and_an_alias_are_known(client: TestClient, rows: list[
         (f'{{"patients": [{{"Albumin": "{SECRET}"}}]}}', 422, "patients: "),
         (f'{{"patient": {{"Haemoglobin": "{SECRET}"}}}}', 422, "It expects columns such as 'Albumin'"),
         ('{"patient": {}}', 422, "It expects columns such as 'Albumin'"),
+        ('{"patient": {"Albumin": 1' + "0" * 400 + "}}", 422, "patient.Albumin: the number is too large"),
+        ('{"patient": {"Tumour": "\\ud800"}}', 422, "patient.Tumour: the text is not valid Unicode"),
+        ('{"patient": {"\\ud800": 1}}', 422, "unicode"),
+        ('{"site": "\\ud800", "patient": {"Albumin": 3.9}}', 422, "site: "),
         (json.dumps({"rows": [{"Albumin": 3.9}] * (MAX_ROWS + 1)}), 413, f"at most {MAX_ROWS}"),
         (json.dumps({"patient": {"Tumour": "x" * MAX_BYTES}}), 413, "Send the rows in parts"),
     ],
@@ -135,6 +145,20 @@ def test_unreadable_and_extreme_cells_are_warnings_and_the_answer_is_finite(clie
     assert row["warnings"]
 
 
+CELL = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text())
+
+
+@settings(max_examples=30, deadline=None)
+@given(patient=st.fixed_dictionaries({"NLR": CELL}, optional=dict.fromkeys(COLUMNS, CELL)))
+def test_any_cell_is_answered_with_finite_numbers_that_add_up(client: TestClient, patient: dict[str, Any]) -> None:
+    answer = client.post("/v1/score", json={"patient": patient})
+    assert answer.status_code == 200, answer.text
+    row = json.loads(answer.text, parse_constant=pytest.fail)["rows"][0]
+    assert 0 <= row["low"] <= row["probability"] <= row["high"] <= 1
+    assert additivity_error([row]) < 1e-6
+    assert client.post("/v1/report", json={"patient": patient}).status_code == 200
+
+
 def test_a_fault_of_the_service_is_logged_without_the_value(
     client: TestClient,
     rows: list[dict[str, Any]],
@@ -151,6 +175,19 @@ def test_a_fault_of_the_service_is_logged_without_the_value(
     assert "It was not scored" in answer.json()["detail"]
     assert SECRET not in answer.text + caplog.text
     assert "RuntimeError at" in caplog.text
+
+
+def test_many_at_once_get_their_own_answers(model: ResponseModel, rows: list[dict[str, Any]]) -> None:
+    def ask(row: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps({"patient": row}).encode()
+        request = Request(f"http://127.0.0.1:{port}/v1/score", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as response:
+            answer: dict[str, Any] = json.load(response)["rows"][0]
+        return answer
+
+    expected = [score_frame(model, pd.DataFrame([row])).rows()[0] for row in rows]
+    with running_server(model) as port, ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, rows)) == expected
 
 
 def test_the_report_is_the_board_sheet(client: TestClient, model: ResponseModel, rows: list[dict[str, Any]]) -> None:
