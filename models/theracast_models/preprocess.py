@@ -195,9 +195,10 @@ def numeric_values(frame: pd.DataFrame, name: str) -> Floats:
 
 def text_values(frame: pd.DataFrame, name: str) -> NDArray[Any]:
     """Return one categorical feature as (n,) objects: str, or None where missing."""
-    values = frame[name].astype(object)
-    result: NDArray[Any] = values.where(values.notna(), None).to_numpy()
-    return result
+    values = frame[name]
+    texts: NDArray[Any] = np.array(values.to_numpy(dtype=object), dtype=object)
+    texts[values.isna().to_numpy()] = None
+    return texts
 
 
 def level_codes(values: NDArray[Any], levels: tuple[str, ...]) -> NDArray[np.intp]:
