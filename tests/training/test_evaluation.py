@@ -246,3 +246,13 @@ def test_ties_stay_in_one_calibration_group() -> None:
     y, p = _sample(200)
     tied = np.where(p < 0.4, 0.25, 0.75)
     assert len(calibration_points(y, tied)) == 2
+
+
+def test_ici_interval_of_a_perfect_model_reaches_down_to_nothing() -> None:
+    y, p = _sample(150, seed=5)
+    found = evaluate_binary(y, p, bootstrap=200)
+    assert found["ici"] > 0
+    assert found["ici_low"] == 0
+    far = evaluate_binary(y, np.clip(p + 0.4, 0, 1), bootstrap=200)
+    assert far["ici_low"] > 0.2
+    assert far["ici"] - far["ici_low"] == pytest.approx(far["ici_high"] - far["ici"])
