@@ -164,3 +164,31 @@ def test_recipe_survives_json() -> None:
         Recipe("forest")
     with pytest.raises(ValueError, match="there is no modality 'labs'"):
         Recipe("elasticnet", {}, "labs")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_empty_and_constant_columns_and_no_rows_do_no_harm(make_table, make_holes, name: str) -> None:
+    table, y = make_table(13, 60)
+    frame = table.frame.copy()
+    frame["clin.tumour"] = pd.Series(np.nan, index=frame.index, dtype="str")
+    frame["gen.tmb"], frame["clin.age"], frame["gen.msi"] = np.nan, 61.0, 0.0
+    bare = replace(table, frame=frame)
+    model = fit(RECIPES[name], bare, y)
+    holes = make_holes(table, 2)
+    base, phi = model.explain(holes)
+    np.testing.assert_allclose(base + phi.sum(axis=1), model.log_odds(holes), atol=1e-8)
+    nobody = table.take([])
+    assert model.probability(nobody).shape == model.interval(nobody)[0].shape == (0,)
+    assert model.explain(nobody)[1].shape == (0, len(table.catalogue))
+    assert model.model.handled(nobody) == []
+
+
+def test_nothing_to_learn_from_gives_the_rate_of_the_development_patients(make_table) -> None:
+    table, y = make_table(14, 100)
+    empty = replace(table, frame=table.frame.assign(**dict.fromkeys(table.frame.columns, np.nan)))
+    for recipe in (RECIPES["elasticnet"], RECIPES["lightgbm"]):
+        model = fit(recipe, empty, y)
+        np.testing.assert_allclose(model.probability(empty), y.mean(), atol=0.02)
+        low, high = model.interval(empty)
+        assert (low < y.mean()).all()
+        assert (y.mean() < high).all()
