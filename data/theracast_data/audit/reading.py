@@ -15,7 +15,8 @@ WHY: dict[str, str] = {
     "unreadable-value": "A cell that is no number is read as missing. If it is a code such as `<5` or `ND`, the "
     "patients "
     "at one end of the scale disappear.",
-    "unknown-level": "A category that the study does not list is read as missing, so these patients look unmeasured.",
+    "unknown-level": "A category that the study does not list is either another spelling, which splits one level in two, "
+    "or one that no model has learnt.",
     "contradictory-one-hot": "More than one category at once: at least one of the columns is wrong.",
     "other-spelling": "The header was matched by its spelling without case and punctuation.",
     "converted-unit": "The values were converted into the unit in which the model works.",
@@ -60,9 +61,9 @@ def check_reading_notes(cohort: Cohort, context: AuditContext) -> list[Finding]:
 
 
 def _severity(kind: str, share: float) -> Severity:
-    if kind in ("unreadable-value", "unknown-level"):
-        return "error" if share >= BULK else "warning"
-    return "warning" if kind == "contradictory-one-hot" else "note"
+    if kind == "unreadable-value" and share >= BULK:
+        return "error"
+    return "warning" if kind in ("unreadable-value", "unknown-level", "contradictory-one-hot") else "note"
 
 
 CHECKS: tuple[Check, ...] = (check_reading_notes,)

@@ -11,9 +11,10 @@ import numpy as np
 from theracast_data.audit.chance import distance
 from theracast_data.audit.context import AuditContext, Floats, continuous_columns, site_rows
 from theracast_data.audit.findings import Check, Finding, Severity, figure, percent
-from theracast_data.audit.limits import known_factors, plausible_range, quantity_of
+from theracast_data.audit.limits import COMMON_FACTORS, PLAIN_FACTORS, known_factors, plausible_range, quantity_of
 from theracast_data.cohort import Cohort
 
+LEAST_FOR_SHAPE = 20
 LEAST = 12
 """Values at a site below which its distribution is not judged."""
 GRID_STEPS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
@@ -37,7 +38,7 @@ class Comparison:
 
     `shift` is the difference of the median logarithms (plain values where the column is not positive), `spread` the
     robust standard deviation inside sites on the same scale, `error` the standard error of the shift. `steps` are the
-    grids (`grid_step`) of the site and of each other site.
+    grids (`grid_step`) of the site and of each other site; `each` are the values of each other site.
     """
 
     site: str
@@ -48,7 +49,8 @@ class Comparison:
     shift: float
     spread: float
     error: float
-    steps: tuple[float | None, tuple[float | None, ...]] = (None, ())
+    steps: tuple[float | None, tuple[float | None, ...]]
+    each: tuple[Floats, ...]
 
     @property
     def shift_in_spreads(self) -> float:
@@ -79,8 +81,9 @@ def compare_sites(cohort: Cohort, context: AuditContext) -> Iterator[Comparison]
             shift = medians[site] - float(np.median(joined))
             error = 1.25 * spread * float(np.sqrt(1 / len(on_scale[site]) + 1 / len(joined)))
             plain = np.concatenate([finite[other] for other in others])
+            each = tuple(inside for other, inside in finite.items() if other != site)
             steps = grids[site], tuple(grids[other] for other in grids if other != site)
-            yield Comparison(site, name, finite[site], plain, logarithmic, shift, spread, error, steps)
+            yield Comparison(site, name, finite[site], plain, logarithmic, shift, spread, error, steps, each)
 
 
 def check_scales(cohort: Cohort, context: AuditContext) -> list[Finding]:
@@ -113,16 +116,17 @@ def factor_finding(cohort: Cohort, comparison: Comparison, *, usual: float) -> F
     candidates = known_factors(comparison.column, spec)
     words = min(candidates, key=lambda one: abs(comparison.shift - np.log(candidates[one][0])))
     factor, unit = candidates[words]
-    miss = abs(comparison.shift - np.log(factor))
-    tolerance = min(0.08 + 2.5 * comparison.error + 2 * usual * comparison.spread, 0.45 * abs(np.log(factor)))
-    here, elsewhere = comparison.values[comparison.values > 0], comparison.others[comparison.others > 0]
-    before, after = distance(here, elsewhere), distance(here / factor, elsewhere)
-    if miss > tolerance or before < 0.15 or after > 0.6 * before:
-        return None
-    # Sites round to tenths or wholes at will, but hardly ever to even numbers: that grid weighs as much as the median.
+    # Sites round to tenths or wholes at will, but hardly ever to even numbers: that grid weighs more than the median.
     on_grid = _grid_speaks(comparison, factor)
     halved_or_doubled = on_grid and abs(abs(np.log2(factor)) - 1) < 0.01
-    if surprise < (1.2 if halved_or_doubled else 3.5):
+    miss = abs(comparison.shift - np.log(factor))
+    loose = 0.08 + 2.5 * comparison.error + 2 * usual * comparison.spread
+    tolerance = abs(np.log(factor)) * 0.75 if halved_or_doubled else min(loose, 0.45 * abs(np.log(factor)))
+    here, elsewhere = comparison.values[comparison.values > 0], comparison.others[comparison.others > 0]
+    before, after = distance(here, elsewhere), distance(here / factor, elsewhere)
+    if miss > tolerance or surprise < (0.8 if halved_or_doubled else 3.5):
+        return None
+    if before < 0.12 or after > (0.95 if halved_or_doubled else 0.6) * before:
         return None
     severity: Severity = "error" if comparison.shift_in_spreads >= 2.0 or halved_or_doubled else "warning"
     either = " With two sites alone it may as well be the other one." if len(comparison.steps[1]) == 1 else ""
@@ -165,45 +169,54 @@ def affine_finding(cohort: Cohort, comparison: Comparison) -> Finding | None:
 
 
 def logarithm_finding(comparison: Comparison) -> Finding | None:
-    """Return a finding if the site holds the logarithm of what the others hold, or the reverse."""
-    before = distance(comparison.values, comparison.others)
-    chance = 1.2 * float(np.sqrt(1 / len(comparison.values) + 1 / len(comparison.others)))
-    if before < 0.45 or len(comparison.values) < 20:
+    """Return a finding if the site holds the logarithm of what most other sites hold, or the reverse."""
+    judged = [other for other in comparison.each if len(other) >= LEAST_FOR_SHAPE]
+    if len(comparison.values) < LEAST_FOR_SHAPE or not judged:
         return None
-    best: tuple[float, str] | None = None
-    for words, logarithm in LOGARITHMS.items():
-        for taken, left, right in (
-            (f"{words} of the values elsewhere", comparison.values, _applied(logarithm, comparison.others)),
-            (
-                f"values of which the other sites hold {words}",
-                _applied(logarithm, comparison.values),
-                comparison.others,
-            ),
-        ):
-            if left is None or right is None:
-                continue
-            after = distance(left, right)
-            if best is None or after < best[0]:
-                best = after, taken
-    if best is None or best[0] > 0.12 + chance or best[0] > before - 0.3:
+    relations = [relation for other in judged if (relation := _log_relation(comparison.values, other)) is not None]
+    if 2 * len(relations) <= len(judged):
         return None
-    linear = distance(
-        comparison.values - np.median(comparison.values), comparison.others - np.median(comparison.others)
-    )
-    if comparison.logarithmic:
-        rescaled = comparison.values / np.exp(comparison.shift)
-        linear = min(linear, distance(rescaled, comparison.others))
-    if best[0] > linear - 0.03 and linear < 0.12 + chance and comparison.shift_in_spreads < 2.0:
-        return None
+    after, before, words = min(relations)
     return _unit_finding(
         comparison,
         "error",
-        f"{_medians(comparison)}; the site seems to hold {best[1]}. On one scale the distributions differ by "
-        f"{best[0]:.2f} instead of {before:.2f} (Kolmogorov-Smirnov distance).",
+        f"{_medians(comparison)}; the site seems to hold {words}. On one scale the distributions differ by {after:.2f} "
+        f"instead of {before:.2f} (Kolmogorov-Smirnov distance).",
         f"Put the column of {comparison.site} back on the scale of the other sites in the source, or leave the column "
         f"out (`features: {{exclude: [{comparison.column}]}}`). The study's `transform` is applied later, to all "
         "sites.",
     )
+
+
+def _log_relation(values: Floats, other: Floats) -> tuple[float, float, str] | None:
+    """Return distance after and before a logarithm that makes two sites alike, and its words; None where none does.
+
+    A change of unit that makes them more alike still speaks against it; where the two overlap, so does any other factor,
+    because patients may differ by that.
+    """
+    before = distance(values, other)
+    if before < 0.28:
+        return None
+    found = []
+    for words, logarithm in LOGARITHMS.items():
+        logs_here, logs_there = _applied(logarithm, values), _applied(logarithm, other)
+        if logs_there is not None:
+            found.append((distance(values, logs_there), before, f"{words} of the values elsewhere"))
+        if logs_here is not None:
+            found.append((distance(logs_here, other), before, f"values of which the others hold {words}"))
+    if not found:
+        return None
+    best = min(found)
+    chance = 1.2 * float(np.sqrt(1 / len(values) + 1 / len(other)))
+    if best[0] > 0.2 + chance or best[0] > max(0.5 * before, before - 0.25):
+        return None
+    factors = [*PLAIN_FACTORS.values(), *COMMON_FACTORS.values()]
+    rescaled = min(distance(values * factor, other) for one in factors for factor in (one, 1 / one))
+    same_signs = (values < 0).any() == (other < 0).any()
+    if before < 0.6 and same_signs:
+        ratio = float(np.median(other) / (np.median(values) or 1.0))
+        rescaled = min(rescaled, distance(values * ratio, other)) - 0.06
+    return best if best[0] < rescaled else None
 
 
 def location_finding(comparison: Comparison, *, usual: float) -> Finding | None:

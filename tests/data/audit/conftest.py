@@ -40,7 +40,7 @@ def clean_cohort(seed: int) -> Cohort:
     rng = np.random.default_rng(seed)
     sites = np.repeat(list(SITES), list(SITES.values()))
     n = len(sites)
-    mix = {site: rng.normal(0, 0.25, 20) for site in SITES}
+    mix = {site: rng.normal(0, 0.18, 20) for site in SITES}  # as far apart as the sites of the public ICB cohorts
     shift = np.array([mix[site] for site in sites])
     z = rng.normal(size=(n, 20)) + shift
     age = np.clip(np.round(62 + 11 * z[:, 0]), 19, 94)

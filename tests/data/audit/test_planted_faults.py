@@ -49,9 +49,13 @@ def scaled(name: str, site: str, factor: float, digits: int = 2) -> Fault:
 
 
 def spiked(name: str, site: str, value: float, share: float) -> Fault:
-    return lambda cohort, rng: with_column(
-        cohort, name, lambda x: np.where(rng.random(len(x)) < share, value, x), site=site
-    )
+    def plant(cohort: Cohort, rng: np.random.Generator) -> Cohort:
+        def replaced(column: np.ndarray) -> np.ndarray:
+            return np.where(rng.permutation(len(column)) < round(share * len(column)), value, column)
+
+        return with_column(cohort, name, replaced, site=site)
+
+    return plant
 
 
 def blanked(name: str, share: Callable[[Cohort], np.ndarray]) -> Fault:
@@ -177,7 +181,7 @@ MATRIX: dict[str, tuple[Fault, str, str | None, str | None, str]] = {
         blanked("height", lambda c: np.where(c.endpoints["response"] == 1, 0.08, 0.3)),
         "missing-by-outcome", None, "height", "warning"),
     "missing where death came early": (
-        blanked("height", lambda c: np.where(c.endpoints["os.time"] < 200, 0.4, 0.1)),
+        blanked("height", lambda c: np.where(c.endpoints["os.time"] < 240, 0.5, 0.08)),
         "missing-by-outcome", None, "height", "warning"),
     "mostly missing": (
         blanked("glucose", lambda c: np.full(len(c), 0.94)), "high-missingness", None, "glucose", "warning"),
