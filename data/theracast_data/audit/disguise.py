@@ -63,8 +63,7 @@ def check_constants(cohort: Cohort, context: AuditContext) -> list[Finding]:
                     "known, and performance at this site is judged on a number that nobody measured."
                     if numeric
                     else "The column cannot tell the patients of this site apart, so its effect is not tested there.",
-                    remedy=f"Treat it as missing there: list the cell under `missing` of the column, if no other site "
-                    f"uses {value}, or empty the cells of {site} in the source."
+                    remedy=_constant_remedy(site, value, shared=usual > 0)
                     if numeric
                     else "If all patients there are so by selection, accept the finding with that reason.",
                     count=len(here),
@@ -281,6 +280,12 @@ def _beyond_grades(distinct: Floats, code: float) -> bool:
 
 
 DISTINCT_GRADES = 8
+
+
+def _constant_remedy(site: str, value: str, *, shared: bool) -> str:
+    if shared:
+        return f"Treat it as missing: empty the cells of {site} in the source (other sites do measure {value})."
+    return f"Treat it as missing: `missing: [{value}]` of this column (no other site has {value})."
 
 
 def _constant_everywhere(cohort: Cohort, name: str, known: int) -> Finding:
