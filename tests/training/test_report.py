@@ -279,3 +279,16 @@ def test_backticks_of_an_audit_message_become_code(report_content: ReportContent
     finding = dict(report_content.findings[1]) | {"remedy": "List it under `missing`, not <b>`odd", "accepted": None}
     page = study_report(replace(report_content, findings=[finding]))
     assert "List it under <code>missing</code>, not &lt;b&gt;" in page
+
+
+def test_findings_of_one_check_stand_together(report_content: ReportContent) -> None:
+    base = {"check": "absent-column", "severity": "warning", "why": "The model goes without.", "accepted": None}
+    findings = [
+        base | {"site": site, "column": column, "message": f"Empty at {site}.", "remedy": f"Leave out {column}."}
+        for site in ("Harbour", "Hill")
+        for column in ("msi", "hed")
+    ]
+    words = _words(study_report(replace(report_content, findings=findings)))
+    assert words.count("The model goes without.") == 1
+    assert "Harbour: msi, hed Empty at Harbour." in words
+    assert "For example: Leave out msi." in words

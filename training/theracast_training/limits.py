@@ -143,7 +143,7 @@ def _missing_columns(content: ReportContent) -> Iterator[str]:
             if float((spec.get("missing") or {}).get(site) or 0.0) >= 1.0
         ]
         if absent:
-            shown = listed(absent) if len(absent) <= 6 else f"{listed(absent[:5])} and {len(absent) - 5} more"
+            shown = listed(absent) if len(absent) <= 6 else f"{', '.join(absent[:5])} and {len(absent) - 5} more"
             yield f"{site} has no values of {shown}: its figures are those of a model that goes without them."
 
 

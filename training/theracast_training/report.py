@@ -130,13 +130,44 @@ def _threshold_rows(content: ReportContent) -> list[dict[str, Any]]:
     return [{"threshold": threshold, "rows": rows} for threshold, rows in sorted(blocks.items())]
 
 
-def _sorted_findings(content: ReportContent) -> dict[str, list[Mapping[str, Any]]]:
-    """Return open findings by severity, and the accepted ones."""
-    found: dict[str, list[Mapping[str, Any]]] = {
+def _sorted_findings(content: ReportContent) -> dict[str, list[dict[str, Any]]]:
+    """Return open findings by severity, and the accepted ones; those of one check with one reason stand together."""
+    found = {
         severity: [one for one in content.findings if one["severity"] == severity and not one.get("accepted")]
         for severity in SEVERITIES
-    }
-    return found | {"accepted": [one for one in content.findings if one.get("accepted")]}
+    } | {"accepted": [one for one in content.findings if one.get("accepted")]}
+    return {name: _grouped(findings) for name, findings in found.items()}
+
+
+def _grouped(findings: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for one in findings:
+        groups.setdefault((one["check"], one["severity"], one.get("why"), one.get("accepted")), []).append(one)
+    return [
+        {
+            "check": check,
+            "severity": severity,
+            "why": why,
+            "accepted": accepted,
+            "remedy": members[0].get("remedy"),
+            "varied": len({one.get("remedy") for one in members}) > 1,
+            "places": _places(members),
+        }
+        for (check, severity, why, accepted), members in groups.items()
+    ]
+
+
+def _places(members: list[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return one row for each site and message, with the columns that share them."""
+    columns: dict[tuple[str, str], list[str]] = {}
+    for one in members:
+        shared = columns.setdefault((one.get("site") or "all sites", one["message"]), [])
+        if one.get("column"):
+            shared.append(str(one["column"]))
+    return [
+        {"where": f"{site}: {', '.join(names)}" if names else site, "message": message}
+        for (site, message), names in columns.items()
+    ]
 
 
 def _comparison_rows(content: ReportContent) -> list[dict[str, Any]]:
