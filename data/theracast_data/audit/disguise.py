@@ -138,8 +138,8 @@ def _spike(here: Floats, elsewhere: Floats) -> _Spike | None:
     value, count = float(distinct[top]), int(counts[top])
     if count < 6 or count / len(here) < 0.05:
         return None
-    if count >= 0.5 * len(here):
-        rate = float((elsewhere == value).mean()) if len(elsewhere) else 0.0
+    if count >= 0.5 * len(here) and len(elsewhere) >= 50:
+        rate = float((elsewhere == value).mean())
         return _Spike(value, count, len(here) * rate, at_edge=False) if rate < 0.25 else None
     nearby = np.delete(counts[max(0, top - 6) : top + 7], min(top, 6))
     local = float(np.sort(nearby)[-3:].mean()) if len(nearby) >= 4 else float(count)
