@@ -19,3 +19,19 @@ def tracking_uri() -> str:
 def artifact_root() -> Path:
     """Return the folder of the embedded store's artefacts."""
     return home() / "artifacts"
+
+
+def prepare_mlflow() -> None:
+    """Set MLflow's environment, before it is imported, to what a hospital expects; what is set already stays.
+
+    No telemetry, no progress bars, no lines of its own on stdout, and artefacts always through the tracking server (its
+    short cut hands out addresses inside the object store, which nobody outside that network can reach).
+    """
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+        "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -24,8 +24,8 @@ class ElasticNet:
     """Log-odds linear in standardised, winsorised, median-imputed features.
 
     The explanation is `phi = coef * (z - mean z)`, one-hot columns summed to their feature. A missing number is filled
-    with the median, which is not the mean: the difference it makes is put into the decision's base, so that a feature
-    that was not measured always has phi 0 and the sum stays exact.
+    with the median, which is not the mean: the small difference that this makes is the feature's own phi, so that the base
+    is the same for all and every share is told. A missing category has phi 0.
 
     Args:
         c: inverse penalty, as scikit-learn's `C`.
@@ -41,24 +41,23 @@ class ElasticNet:
     def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
         """Learn preprocessing and coefficients from n decisions."""
         self.inputs_ = LinearInputs.learn(table, weight=weight)
-        z, _ = self.inputs_.design(table)
+        z = self.inputs_.design(table)
         self.intercept_, self.coef_ = fit_logistic(z, y, weight=weight, c=self.c, l1_ratio=self.l1_ratio)
         return self
 
     def log_odds(self, table: FeatureTable) -> Floats:
         """Return (n,) log-odds, not calibrated."""
-        z, _ = self.inputs_.design(table)
+        z = self.inputs_.design(table)
         result: Floats = self.intercept_ + z @ self.coef_
         return result
 
     def contributions(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return base (n,) and exact SHAP values (n, p)."""
-        z, filled = self.inputs_.design(table)
+        """Return base (n,), the same for all, and exact SHAP values (n, p)."""
+        z = self.inputs_.design(table)
         phi = np.zeros((len(table), len(self.inputs_.columns)))
         for column, (owner, coefficient) in enumerate(zip(self.inputs_.owner, self.coef_, strict=True)):
             phi[:, owner] += coefficient * z[:, column]
-        base = self.intercept_ + np.where(filled, phi, 0.0).sum(axis=1)
-        return base, np.where(filled, 0.0, phi)
+        return np.full(len(table), self.intercept_), phi
 
     def handled(self, table: FeatureTable) -> list[list[str]]:
         """Return per decision which missing values were filled in and which levels were passed over."""
@@ -72,13 +71,13 @@ class ElasticNet:
         """Return a copy with coefficients learned from other decisions; the preprocessing is kept."""
         copy = type(self)(self.c, self.l1_ratio)
         copy.inputs_ = self.inputs_
-        z, _ = self.inputs_.design(table)
+        z = self.inputs_.design(table)
         copy.intercept_, copy.coef_ = fit_logistic(z, y, weight=weight, c=self.c, l1_ratio=self.l1_ratio)
         return copy
 
     def replicate_log_odds(self, replicates: Sequence[Self], table: FeatureTable) -> Floats:
         """Return (n_replicates, n) log-odds of copies made by `refit`."""
-        z, _ = self.inputs_.design(table)
+        z = self.inputs_.design(table)
         intercepts = np.array([one.intercept_ for one in replicates])
         result: Floats = intercepts[:, None] + np.array([one.coef_ for one in replicates]) @ z.T
         return result

@@ -126,21 +126,19 @@ class LinearInputs:
     def _widths(self) -> list[int]:
         return [len(column.levels) if isinstance(column, CategoryColumn) else 1 for column in self.columns]
 
-    def design(self, table: FeatureTable) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return z (n, n_columns), Fortran order, and (n, n_features) true where a numeric value was filled in."""
+    def design(self, table: FeatureTable) -> Floats:
+        """Return z (n, n_columns) in Fortran order; missing numbers are filled in."""
         starts = np.concatenate([[0], np.cumsum(self._widths)]).astype(int)
         z: Floats = np.zeros((len(table), starts[-1]), order="F")
-        filled = np.zeros((len(table), len(self.columns)), dtype=bool)
         numbers, together = self._numeric
         if len(numbers):
             values = table.frame[list(together.names)].to_numpy(dtype=np.float64, na_value=np.nan)
             z[:, starts[numbers]] = together.standardise(values)
-            filled[:, numbers] = ~np.isfinite(values)
         for number, column in enumerate(self.columns):
             if isinstance(column, CategoryColumn):
                 place = slice(starts[number], starts[number + 1])
                 z[:, place] = column.standardise(text_values(table.frame, column.name))
-        return z, filled
+        return z
 
     @cached_property
     def _numeric(self) -> tuple[NDArray[np.intp], NumericBlock]:

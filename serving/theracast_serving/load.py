@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from theracast_data.errors import ArtifactError, RegistryError
-from theracast_data.home import tracking_uri
+from theracast_data.home import prepare_mlflow, tracking_uri
 from theracast_models.response_model import ResponseModel
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def resolve_version(reference: str) -> RegisteredVersion:
 @contextmanager
 def downloaded(version: RegisteredVersion) -> Iterator[Path]:
     """Yield a temporary folder with the MLflow model of this version."""
-    _quiet_mlflow()
+    prepare_mlflow()
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
@@ -144,17 +144,12 @@ def downloaded(version: RegisteredVersion) -> Iterator[Path]:
 
 def registry_client() -> MlflowClient:
     """Return a client of the registry, after making sure that the store is there."""
-    _quiet_mlflow()
+    prepare_mlflow()
     uri = tracking_uri()
     _check_reachable(uri)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
-def _quiet_mlflow() -> None:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def _check_reachable(uri: str) -> None:

@@ -66,7 +66,7 @@ def test_equals_shap(make_table) -> None:
         import shap
     table, y = make_table(1, 200, missing=0.0)
     model = ElasticNet(1.0, 0.2).fit(table, y)
-    z, _ = model.inputs_.design(table)
+    z = model.inputs_.design(table)
     explainer = shap.LinearExplainer((model.coef_, model.intercept_), shap.maskers.Independent(z, max_samples=200))
     by_column = explainer.shap_values(z)
     base, phi = model.contributions(table)
@@ -79,14 +79,20 @@ def test_equals_shap(make_table) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), c=st.floats(0.01, 10), l1_ratio=st.floats(0, 1))
-def test_adds_up_and_what_is_missing_says_nothing(make_table, make_holes, seed: int, c: float, l1_ratio: float) -> None:
+def test_adds_up_and_the_missing_speak_for_the_median(
+    make_table, make_holes, seed: int, c: float, l1_ratio: float
+) -> None:
     table, y = make_table(seed, 60)
     model = ElasticNet(c, l1_ratio).fit(table, y)
     holes = make_holes(table, seed + 1)
     base, phi = model.contributions(holes)
     np.testing.assert_allclose(base + phi.sum(axis=1), model.log_odds(holes), atol=1e-9)
     assert np.isfinite(phi).all()
-    assert not phi[holes.frame.isna().to_numpy()].any()
+    assert np.ptp(base) == 0, "the base is the same for all"
+    for place, spec in enumerate(holes.catalogue):
+        shares = phi[holes.frame[spec.name].isna().to_numpy(), place]
+        assert not len(shares) or np.ptp(shares) == 0
+        assert spec.kind != "categorical" or not shares.any()
     tumour = [one.name for one in holes.catalogue].index("clin.tumour")
     assert not phi[(holes.frame["clin.tumour"] == "a new level").to_numpy(), tumour].any()
 

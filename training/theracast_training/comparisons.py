@@ -114,6 +114,7 @@ def evaluate_judged(judged: Judged, prepared: Prepared) -> dict[str, Any]:
         judged.probability,
         weight=target.weight(),
         thresholds=report.thresholds,
+        group=prepared.patients(judged.rows),
         bootstrap=report.bootstrap,
         seed=prepared.study.search.seed,
     )
@@ -135,6 +136,7 @@ def compare_with(rivals: Sequence[Rival], own: Mapping[str, Judged], prepared: P
                 mine.probability,
                 theirs.probability,
                 weight=target.weight(),
+                group=prepared.patients(mine.rows),
                 bootstrap=prepared.study.report.bootstrap,
                 seed=prepared.study.search.seed,
             )

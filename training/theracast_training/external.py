@@ -9,6 +9,7 @@ from typing import Any
 from theracast_data.cohort import Cohort
 from theracast_data.errors import CohortError, SchemaError
 from theracast_data.table import cohort_from_frame, read_file
+from theracast_models.folds import patient_numbers
 from theracast_models.response_model import ResponseModel
 from theracast_training.evaluation import evaluate_binary
 from theracast_training.study import Study
@@ -34,6 +35,7 @@ def evaluate_cohort(
         judged.y,
         prediction.probability,
         weight=judged.weight(target),
+        group=patient_numbers(prediction.features),
         thresholds=thresholds,
         bootstrap=bootstrap,
         seed=seed,

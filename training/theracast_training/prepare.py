@@ -20,6 +20,7 @@ from theracast_data.table import read_cohort
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
+from theracast_models.folds import patient_numbers
 from theracast_training.study import Study
 from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
 
@@ -56,6 +57,10 @@ class Prepared:
     learn: Rows
     external: dict[str, Rows]
     fingerprint: dict[str, Any]
+
+    def patients(self, rows: Rows) -> Rows:
+        """Return a number per patient for these decisions, by which resampling keeps a patient's decisions together."""
+        return patient_numbers(self.table)[rows]
 
 
 def prepare(study: Study, *, base: Path) -> Prepared:

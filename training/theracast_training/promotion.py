@@ -55,7 +55,7 @@ def store_predictions(run_id: str, own: Mapping[str, Judged], prepared: Prepared
 
 
 def _keys(decisions: pd.DataFrame, columns: list[str]) -> list[str]:
-    texts = decisions[columns].astype("str").agg("\x1f".join, axis=1)
+    texts = decisions[columns].astype("str").fillna("").agg("\x1f".join, axis=1)
     return [hashlib.sha256(text.encode()).hexdigest()[:24] for text in texts]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import random
 import re
 import secrets
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from theracast_data.errors import RegistryError
-from theracast_data.home import tracking_uri
+from theracast_data.home import prepare_mlflow, tracking_uri
 from theracast_training.gates import GateReport
 
 if TYPE_CHECKING:
@@ -480,7 +479,7 @@ def _registry(uri: str | None) -> Iterator[MlflowClient]:
             f"there is no registry at {place} yet. `theracast train STUDY` makes one; or set THERACAST_HOME to the "
             "folder that has it, or MLFLOW_TRACKING_URI to a shared server."
         )
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    prepare_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mlflow.tracking import MlflowClient
 
 from theracast_data.home import home
 from theracast_models.families import Recipe, as_recipe
@@ -20,6 +19,9 @@ from theracast_training.content import ReportContent, explanation_summary
 from theracast_training.development import Developed
 from theracast_training.prepare import Prepared
 from theracast_training.report import study_report
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 _NAMED_SOFTWARE = ("theracast", "scikit-learn", "lightgbm", "optuna", "mlflow", "numpy", "pandas", "shap")
 

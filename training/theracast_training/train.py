@@ -163,6 +163,7 @@ def site_curves(prepared: Prepared, own: Mapping[str, Judged]) -> dict[str, Any]
             target.y,
             judged.probability,
             weight=target.weight(),
+            group=prepared.patients(judged.rows),
             decision_range=report.decision_range,
             bootstrap=min(report.bootstrap, 500),
             seed=prepared.study.search.seed,
