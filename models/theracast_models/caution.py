@@ -48,6 +48,7 @@ def warnings_of(
         return told
     _tell_notes(told, cohort, table, kinds={"outside-inclusion"})
     _tell_sites(told, table, known={*reference.sites, *validated, ""})
+    _tell_units(told, cohort, table, known={*reference.sites, *validated})
     spoken_of = _tell_modalities(told, table)
     rest = [
         Gaps(tuple(name for name in gap.filled if name not in names), gap.unseen)
@@ -66,6 +67,21 @@ def _tell_sites(told: list[list[str]], table: FeatureTable, *, known: Collection
     for row, site in enumerate(table.decisions["site"].astype(str)):
         if site not in known:
             told[row].append("This site took no part in developing or validating the model.")
+
+
+def _tell_units(told: list[list[str]], cohort: Cohort, table: FeatureTable, *, known: Collection[str]) -> None:
+    """Add a sentence where the unit of a value hangs on the site, and the site is not one whose units are known."""
+    labels = _column_labels(table.catalogue)
+    for name, meaning in cohort.columns.items():
+        if not isinstance(meaning, ColumnSpec) or not meaning.site_units or name not in labels:
+            continue
+        present = cohort.values[name].notna().to_numpy()
+        for row, site in enumerate(table.decisions["site"].astype(str)):
+            if present[row] and site not in known and site not in meaning.site_units:
+                unit = meaning.source_unit or meaning.unit
+                told[row].append(
+                    f"{labels[name]}: sites report it in different units and the site is not a known one; it was read as {unit}."
+                )
 
 
 def _tell_modalities(told: list[list[str]], table: FeatureTable) -> list[set[str]]:

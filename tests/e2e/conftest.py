@@ -31,7 +31,7 @@ class Workplace:
     @property
     def environment(self) -> dict[str, str]:
         own = {"THERACAST_HOME": str(self.folder / "state"), "THERACAST_DATA": str(self.folder / "data")}
-        rest = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        rest = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
         return rest | own
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:

@@ -138,3 +138,15 @@ def test_levels_keep_the_type_of_their_cells() -> None:
     again = inputs_from_json(inputs_to_json(inputs))
     assert again == inputs
     assert [type(cell) for cell in again.sources[0].columns["T"].levels] == [int, str, float]
+
+
+def test_a_unit_that_hangs_on_an_unknown_site_is_told(model) -> None:
+    rows = pd.DataFrame([ONE]).drop(columns="Hospital")
+    by_site = model.inputs.sources[0].columns["Albumin"].model_copy(update={"site_units": {"Elsewhere": "g/L"}})
+    source = model.inputs.sources[0]
+    changed = source.model_copy(update={"columns": {**source.columns, "Albumin": by_site}})
+    other = replace(model, inputs=model.inputs.model_copy(update={"sources": (changed,)}))
+    sentence = "Albumin: sites report it in different units and the site is not a known one"
+    assert any(sentence in one for one in other.predict(rows).warnings[0])
+    assert not any(sentence in one for one in other.predict(rows, site="Elsewhere").warnings[0])
+    assert not any(sentence in one for one in model.predict(rows).warnings[0])

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.home import tracking_uri
 from theracast_data.sources import ColumnSpec, Inputs, TableSource
 from theracast_data.table import cohort_from_frame
 from theracast_features.build import build_features, resolve_section
@@ -169,25 +170,20 @@ def _fill_registry(home: Path, model: ResponseModel, model_folder: Path) -> None
 
     from theracast_training import tracking
 
-    before = mlflow.get_tracking_uri()
     client = tracking.connect()
-    try:
-        with tracking.study_run(client, "demo", tags={}) as run:
-            tracking.register(client, run, "demo", model, model_folder, tags={})
-            ours = client.get_model_version("demo", "1").source
-            script = home / "alien.py"
-            script.write_text(ALIEN, encoding="utf-8")
-            with mlflow.start_run(run_id=run):
-                alien = mlflow.pyfunc.log_model(name="alien", python_model=str(script), pip_requirements=["theracast"])
+    with tracking.as_global_store(tracking_uri()), tracking.study_run(client, "demo", tags={}) as run:
+        tracking.register(client, run, "demo", model, model_folder, tags={})
+        ours = client.get_model_version("demo", "1").source
+        script = home / "alien.py"
+        script.write_text(ALIEN, encoding="utf-8")
+        with mlflow.start_run(run_id=run):
+            alien = mlflow.pyfunc.log_model(name="alien", python_model=str(script), pip_requirements=["theracast"])
         client.create_model_version("demo", ours)
         for alias, version in (("challenger", "1"), ("champion", "2")):
             client.set_registered_model_alias("demo", alias, version)
         for name, source in (("fresh", ours), ("alien", alien.model_uri)):
             client.create_registered_model(name)
             client.create_model_version(name, source)
-    finally:
-        mlflow.set_tracking_uri(before)
-        mlflow.set_registry_uri(before)
 
 
 @pytest.fixture

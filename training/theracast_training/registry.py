@@ -484,7 +484,7 @@ def _registry(uri: str | None) -> Iterator[MlflowClient]:
     from mlflow.exceptions import MlflowException
 
     try:
-        yield MlflowClient(tracking_uri=place)
+        yield MlflowClient(tracking_uri=place, registry_uri=place)
     except MlflowException as error:
         raise RegistryError(f"the registry at {_without_password(place)} refuses: {_explained(error)}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,9 +32,29 @@ def connect() -> MlflowClient:
     if uri.startswith("sqlite:"):
         home().mkdir(parents=True, exist_ok=True)
     _quiet_libraries()
+    return MlflowClient(uri, uri)
+
+
+@contextmanager
+def as_global_store(uri: str) -> Iterator[None]:
+    """Point MLflow's global functions, which alone can log a model, at a store, and put everything back afterwards.
+
+    Even a client of another store resolves `models:/` addresses by them.
+    """
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = {name: os.environ.get(name) for name in names}
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    return MlflowClient(uri, uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"] or "")
+        mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"] or "")
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _quiet_libraries() -> None:
@@ -115,17 +136,18 @@ def register(
         ColSpec(AnyType(), column, required=False)  # type: ignore[no-untyped-call]
         for column in model.raw_columns
     ]
-    with mlflow.start_run(run_id=run_id):
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"response_model": str(folder)},
-            signature=ModelSignature(inputs=Schema(columns)),
-            input_example=model.example_frame().astype(object),
-            pip_requirements=["theracast"],
-            metadata={"theracast.identity": model.identity},
-        )
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    version = client.create_model_version(name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id)
+    with as_global_store(tracking_uri()):
+        with mlflow.start_run(run_id=run_id):
+            logged = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"response_model": str(folder)},
+                signature=ModelSignature(inputs=Schema(columns)),
+                input_example=model.example_frame().astype(object),
+                pip_requirements=["theracast"],
+                metadata={"theracast.identity": model.identity},
+            )
+        if not client.search_registered_models(f"name = '{name}'"):
+            client.create_registered_model(name)
+        version = client.create_model_version(name, logged.model_uri, run_id, tags=dict(tags), model_id=logged.model_id)
     return int(version.version)

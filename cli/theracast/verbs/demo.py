@@ -12,6 +12,8 @@ from typing import Any
 from theracast.output import tell
 from theracast_data.errors import TheracastError
 
+SITE = "Lakeside"  # the external site of the synthetic cohort
+
 
 def demo(options: argparse.Namespace) -> int:
     """Make a synthetic cohort and run check, train, verify, alias, score and report on it."""
@@ -38,20 +40,10 @@ def demo(options: argparse.Namespace) -> int:
     name = _study_name(study)
     run("4/7 every road gives the same answer", "verify", f"models:/{name}@challenger")
     run("5/7 gates, then champion", "models", "alias", name, _newest(name), "champion")
-    run("6/7 score", "score", f"models:/{name}@champion", patients, "--out", folder / "scores.csv", "--overwrite")
-    sheet = folder / "board_sheet.html"
-    who = _first_patient(patients)
-    run(
-        "7/7 board sheet",
-        "report",
-        f"models:/{name}@champion",
-        patients,
-        "--patient",
-        who,
-        "--out",
-        sheet,
-        "--overwrite",
-    )
+    champion, here = f"models:/{name}@champion", ("--site", SITE)
+    run("6/7 score", "score", champion, patients, *here, "--out", folder / "scores.csv", "--overwrite")
+    sheet = (*here, "--patient", _first_patient(patients), "--out", folder / "board_sheet.html", "--overwrite")
+    run("7/7 board sheet", "report", champion, patients, *sheet)
     print(_outputs(folder, name))
     return 0
 
@@ -86,13 +78,14 @@ def _new_patients(study: Path, folder: Path) -> Path:
     loaded = read_study(study)
     joined: pd.DataFrame | None = None
     for source in loaded.sources:
-        table = pd.concat(read_raw(source, base=folder).values(), ignore_index=True)
+        sheets = read_raw(source, base=folder)
+        table = sheets[SITE] if SITE in sheets else pd.concat(sheets.values(), ignore_index=True)
         kept = [column for column in table.columns if column in {source.subject, source.site, *source.columns}]
         table = table[kept].rename(columns={source.subject: loaded.sources[0].subject})
         joined = table if joined is None else joined.merge(table, on=loaded.sources[0].subject, how="left")
     assert joined is not None
     path = folder / "new_patients.csv"
-    joined.tail(12).to_csv(path, index=False)
+    joined.head(12).to_csv(path, index=False)
     return path
 
 
