@@ -15,7 +15,7 @@ from theracast_training.develop import Task, TaskResult, nested_tasks
 from theracast_training.prepare import Prepared, search_key
 from theracast_training.workers import run_tasks
 
-MODALITY_TRIALS = 20  # a penalised linear model has two parameters; more trials do not move it
+MODALITY_TRIALS = 10  # a penalised linear model has two parameters; more trials do not move it
 
 
 class Progress(Protocol):
@@ -64,7 +64,7 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     """Tune in nested cross-validation and on all development decisions, and fit what was chosen."""
     final = final_task(prepared)
     outer = nested_tasks(final)
-    singles = _modality_tasks(prepared, final)
+    singles = modality_tasks(prepared, final)
     tasks = [final, *outer, *(task for group in singles.values() for task in group)]
     progress.expect(sum(task.expected_trials for task in tasks))
     progress.step("tuning")
@@ -120,7 +120,7 @@ def final_task(prepared: Prepared) -> Task:
     )
 
 
-def _modality_tasks(prepared: Prepared, final: Task) -> dict[str, list[Task]]:
+def modality_tasks(prepared: Prepared, final: Task) -> dict[str, list[Task]]:
     """Return per modality its task on all development decisions and, where no external site judges, its outer folds."""
     if len(prepared.table.modalities) < 2:
         return {}

@@ -157,7 +157,7 @@ def tune(
     best = min(complete, key=lambda trial: (trial.value, trial.number))
     return FamilySearch(
         Recipe(family, best.params),
-        tuple(best.user_attrs["fold_losses"]),
+        tuple(best.user_attrs["run"]["fold_losses"]),
         tuple(_record(place, trial) for place, trial in enumerate(finished)),
     )
 
@@ -179,8 +179,7 @@ def _run_trial(study: optuna.Study, family: str, folds: Sequence[FoldData], *, s
         pruned = number + 1 < len(folds) and trial.should_prune()
         if pruned:
             break
-    trial.set_user_attr("fold_losses", losses)
-    trial.set_user_attr("seconds", round(time.perf_counter() - started, 4))
+    trial.set_user_attr("run", {"fold_losses": losses, "seconds": round(time.perf_counter() - started, 4)})
     if pruned:
         study.tell(trial, state=TrialState.PRUNED)
     else:
@@ -194,12 +193,12 @@ def fold_loss(recipe: Recipe, fold: FoldData, *, seed: int) -> float:
 
 
 def _record(place: int, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    losses = trial.user_attrs["fold_losses"]
+    run = trial.user_attrs["run"]
     return {
         "number": place,
         "state": trial.state.name.lower(),
-        "loss": float(np.mean(losses)),
+        "loss": float(np.mean(run["fold_losses"])),
         "params": dict(trial.params),
-        "fold_losses": list(losses),
-        "seconds": trial.user_attrs["seconds"],
+        "fold_losses": list(run["fold_losses"]),
+        "seconds": run["seconds"],
     }
