@@ -147,7 +147,7 @@ def fit_calibrated(
     calibration = AffineCalibration.fit(honest, y, weight)
     count = min(replicates, MOST_TREE_REPLICATES) if _has_trees(recipe) else replicates
     copies, calibrations = [], []
-    patients = patient_numbers(table)
+    patients = patient_numbers(table.decisions)
     rng = np.random.default_rng([seed, 20240])
     for number in range(count):
         rows = _resample(patients, y, weight, rng)

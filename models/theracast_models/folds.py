@@ -7,6 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
@@ -15,9 +16,9 @@ from theracast_models.logodds import Floats, LogOddsModel
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
-def patient_numbers(table: FeatureTable) -> NDArray[np.intp]:
+def patient_numbers(decisions: pd.DataFrame) -> NDArray[np.intp]:
     """Return (n,) the same number for decisions of one patient: the same subject at the same site."""
-    keys = table.decisions["site"].astype(str) + "\x1f" + table.decisions["subject_id"].astype(str)
+    keys = decisions["site"].astype(str) + "\x1f" + decisions["subject_id"].astype(str)
     _, numbers = np.unique(keys.to_numpy(dtype=object).astype(str), return_inverse=True)
     return numbers.astype(np.intp)
 
@@ -29,7 +30,7 @@ def patient_folds(table: FeatureTable, y: Floats, *, folds: int, seed: int) -> l
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    patients = patient_numbers(table)
+    patients = patient_numbers(table.decisions)
     rarest = min(len(np.unique(patients[y == outcome])) for outcome in (0.0, 1.0))
     count = min(folds, rarest)
     if count < 2:

@@ -79,7 +79,7 @@ def test_a_patient_is_in_one_test_fold_only(make_table) -> None:
     decisions = table.decisions.assign(subject_id=[str(number // 3) for number in range(90)])
     table = replace(table, decisions=decisions)
     folds = patient_folds(table, y, folds=5, seed=2)
-    patients = patient_numbers(table)
+    patients = patient_numbers(table.decisions)
     assert len(folds) == 5
     assert sorted(np.concatenate([test for _, test in folds]).tolist()) == list(range(90))
     for train, test in folds:
@@ -89,7 +89,7 @@ def test_a_patient_is_in_one_test_fold_only(make_table) -> None:
 def test_the_same_id_at_two_sites_is_two_patients(make_table) -> None:
     table, _ = make_table(7, 4)
     decisions = table.decisions.assign(subject_id="1", site=["A", "A", "B", "B"])
-    assert patient_numbers(replace(table, decisions=decisions)).tolist() == [0, 0, 1, 1]
+    assert patient_numbers(decisions).tolist() == [0, 0, 1, 1]
 
 
 def test_interval_covers_the_true_probability_in_simulation() -> None:

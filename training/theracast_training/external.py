@@ -35,7 +35,7 @@ def evaluate_cohort(
         judged.y,
         prediction.probability,
         weight=judged.weight(target),
-        group=patient_numbers(prediction.features),
+        group=patient_numbers(prediction.features.decisions),
         thresholds=thresholds,
         bootstrap=bootstrap,
         seed=seed,

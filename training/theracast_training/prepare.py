@@ -60,7 +60,7 @@ class Prepared:
 
     def patients(self, rows: Rows) -> Rows:
         """Return a number per patient for these decisions, by which resampling keeps a patient's decisions together."""
-        return patient_numbers(self.table)[rows]
+        return patient_numbers(self.table.decisions)[rows]
 
 
 def prepare(study: Study, *, base: Path) -> Prepared:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from theracast_data.errors import CohortError
+from theracast_models.folds import patient_numbers
 
 Rows = NDArray[np.intp]
 Folds = list[tuple[Rows, Rows]]
@@ -35,7 +36,7 @@ def make_folds(
         return _by_site(decisions, y, folds=folds)
     if by == "time":
         return _by_time(decisions, y, folds=folds)
-    patients = _patients(decisions)
+    patients = patient_numbers(decisions)
     fewest = min(len(np.unique(patients[y == outcome])) for outcome in (0.0, 1.0))
     if fewest < folds:
         raise CohortError(
@@ -47,12 +48,6 @@ def make_folds(
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, patients)
     return _with_both_outcomes([(train, test) for train, test in splitter], y)
-
-
-def _patients(decisions: pd.DataFrame) -> Rows:
-    """Number the patients; the same identifier at another site is another patient."""
-    numbers = decisions.groupby(["site", "subject_id"], sort=False, dropna=False).ngroup()
-    return np.asarray(numbers, dtype=np.intp)
 
 
 def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
@@ -75,7 +70,7 @@ def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> 
 def _by_time(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
     moment = _moments(decisions)
     edges = np.unique(np.quantile(moment, np.linspace(0, 1, folds + 2)[1:-1], method="higher"))
-    first = _patients(decisions)
+    first = patient_numbers(decisions)
     splits: Folds = []
     for lower, upper in zip(edges, [*edges[1:], np.inf], strict=True):
         train = np.flatnonzero(moment < lower)
