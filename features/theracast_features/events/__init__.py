@@ -1,0 +1,1 @@
+"""Features from events as of each decision, by one SQL text."""
