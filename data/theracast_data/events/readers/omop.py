@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import duckdb
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from theracast_data.errors import SchemaError
+from theracast_data.events.codes import system_name
 from theracast_data.events.readers.omop_sources import MEMORY_LIMIT, OmopSource, open_omop
 from theracast_data.events.report import IngestReport
 from theracast_data.events.schema import COLUMNS, EVENT_SCHEMA
@@ -28,7 +29,7 @@ TableName = Literal[
     "observation",
     "death",
 ]
-ALL_TABLES: tuple[TableName, ...] = TableName.__args__  # type: ignore[attr-defined]
+ALL_TABLES: tuple[TableName, ...] = get_args(TableName)
 
 
 class OmopOptions(Section):
@@ -171,6 +172,7 @@ def _read_tables(
     source: OmopSource, *, options: OmopOptions, report: IngestReport, batch_rows: int
 ) -> Iterator[pa.Table]:
     chosen: dict[str, tuple[str, ...]] = {}
+    table: str
     for table in options.tables:
         missing = _missing_columns(source, table)
         if missing:
@@ -187,8 +189,13 @@ def _read_tables(
         connection.execute("CREATE TABLE concepts (concept_id BIGINT, vocabulary_id VARCHAR, concept_code VARCHAR)")
         if {"concept_id", "vocabulary_id", "concept_code"} <= source.columns("concept"):
             used = {table: [name for name in names if name.endswith("concept_id")] for table, names in chosen.items()}
-            connection.register("used", source.concepts({table: names for table, names in used.items() if names}))
-            connection.execute("INSERT INTO concepts SELECT concept_id, vocabulary_id, concept_code FROM used")
+            concepts = source.concepts({table: names for table, names in used.items() if names})
+            names_of = {name: system_name(name) for name in concepts["vocabulary_id"].unique().to_pylist() if name}
+            connection.register("used", concepts)
+            connection.register("systems", pa.table({"written": list(names_of), "name": list(names_of.values())}))
+            connection.execute(
+                "INSERT INTO concepts SELECT concept_id, name, concept_code FROM used JOIN systems ON vocabulary_id = written"
+            )
         else:
             report.refuse("concept", "the table is not there; codes are OMOP//ID", position="table concept")
         for table, names in chosen.items():

@@ -176,7 +176,7 @@ class _PostgresSource:
 @contextmanager
 def _postgres(url: str, schema: str) -> Iterator[OmopSource]:
     try:
-        import pg8000.dbapi
+        import pg8000.dbapi  # type: ignore[import-untyped]  # it brings no types
     except ImportError as error:
         raise SchemaError(
             "Reading OMOP from PostgreSQL needs the package pg8000: pip install 'theracast[server]'."
