@@ -1,0 +1,140 @@
+"""The Charlson comorbidity index from ICD-10 diagnoses known at a decision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Literal
+
+import pandas as pd
+
+from theracast_data.errors import StudyError
+from theracast_features.events.visible import by_decision, require_columns, visible_events
+from theracast_features.naming import nearest_name
+
+# Quan H et al. Med Care 2005;43:1130-1139, table 1, column "ICD-10". Beginnings of codes, without the point.
+_DIABETES = tuple(f"E{kind}" for kind in (10, 11, 12, 13, 14))
+CHARLSON_CODES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "myocardial_infarction": ("I21", "I22", "I252"),
+        "heart_failure": (
+            *("I099", "I110", "I130", "I132", "I255", "I420", "I425", "I426", "I427", "I428", "I429", "I43", "I50"),
+            "P290",
+        ),
+        "peripheral_vascular": (
+            *("I70", "I71", "I731", "I738", "I739", "I771", "I790", "I792", "K551", "K558", "K559", "Z958", "Z959"),
+        ),
+        "cerebrovascular": ("G45", "G46", "H340", *(f"I{number}" for number in range(60, 70))),
+        "dementia": ("F00", "F01", "F02", "F03", "F051", "G30", "G311"),
+        "pulmonary": (
+            *("I278", "I279", "J40", "J41", "J42", "J43", "J44", "J45", "J46", "J47", "J60", "J61", "J62", "J63"),
+            *("J64", "J65", "J66", "J67", "J684", "J701", "J703"),
+        ),
+        "rheumatic": ("M05", "M06", "M315", "M32", "M33", "M34", "M351", "M353", "M360"),
+        "peptic_ulcer": ("K25", "K26", "K27", "K28"),
+        "mild_liver": (
+            *("B18", "K700", "K701", "K702", "K703", "K709", "K713", "K714", "K715", "K717", "K73", "K74", "K760"),
+            *("K762", "K763", "K764", "K768", "K769", "Z944"),
+        ),
+        "diabetes": tuple(f"{kind}{digit}" for kind in _DIABETES for digit in "01689"),
+        "diabetes_complicated": tuple(f"{kind}{digit}" for kind in _DIABETES for digit in "23457"),
+        "plegia": ("G041", "G114", "G801", "G802", "G81", "G82", "G830", "G831", "G832", "G833", "G834", "G839"),
+        "renal": (
+            *("I120", "I131", "N032", "N033", "N034", "N035", "N036", "N037", "N052", "N053", "N054", "N055", "N056"),
+            *("N057", "N18", "N19", "N250", "Z490", "Z491", "Z492", "Z940", "Z992"),
+        ),
+        "cancer": tuple(
+            f"C{number:02d}"
+            for first, last in ((0, 26), (30, 34), (37, 41), (43, 43), (45, 58), (60, 76), (81, 85), (88, 88), (90, 97))
+            for number in range(first, last + 1)
+        ),
+        "severe_liver": (*("I850", "I859", "I864", "I982", "K704", "K711", "K721", "K729", "K765", "K766", "K767"),),
+        "metastatic": ("C77", "C78", "C79", "C80"),
+        "aids": ("B20", "B21", "B22", "B24"),
+    }
+)
+_PREFIXES = tuple((prefix, disease) for disease, prefixes in CHARLSON_CODES.items() for prefix in prefixes)
+
+# Order as CHARLSON_CODES. 1987: Charlson ME et al. J Chronic Dis 1987;40:373-383. 2011: Quan H et al. Am J Epidemiol
+# 2011;173:676-682.
+_WEIGHTS_1987 = (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 3, 6, 6)
+_WEIGHTS_2011 = (0, 2, 0, 0, 2, 1, 1, 0, 2, 0, 1, 2, 1, 2, 4, 6, 4)
+CHARLSON_WEIGHTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
+    {
+        "1987": MappingProxyType(dict(zip(CHARLSON_CODES, _WEIGHTS_1987, strict=True))),
+        "2011": MappingProxyType(dict(zip(CHARLSON_CODES, _WEIGHTS_2011, strict=True))),
+    }
+)
+_GRAVER = {"mild_liver": "severe_liver", "diabetes": "diabetes_complicated", "cancer": "metastatic"}
+
+
+def charlson_diseases(code: str) -> tuple[str, ...]:
+    """Return the Charlson diseases that one event code stands for, none for codes that are not ICD-10 diagnoses.
+
+    `ICD10CM//E11.9`, `ICD-10//E119` and `DIAGNOSIS//ICD10//E11.9` are the same. ICD-10-PCS codes procedures.
+    """
+    for system, found in pairwise(code.split("//")):
+        if _is_icd10(system):
+            bare = found.upper().replace(".", "").strip()
+            return tuple(dict.fromkeys(disease for prefix, disease in _PREFIXES if bare.startswith(prefix)))
+    return ()
+
+
+def charlson(
+    events: pd.DataFrame,
+    decisions: pd.DataFrame,
+    *,
+    weights: Literal["1987", "2011"] = "1987",
+    exclude: Collection[str] = (),
+    lookback_days: float | None = None,
+) -> pd.DataFrame:
+    """Return (n, 18) for each decision `score` (points) and 0/1 for every disease, not adjusted for age.
+
+    A graver form replaces the milder one (metastatic the cancer, complicated the plain diabetes, severe the mild liver
+    disease) in score and columns. A decision that sees no ICD-10 diagnosis at all is missing, not healthy.
+
+    Args:
+        events: subject_id, time, code; optionally available_time. Other codes are passed over.
+        weights: 1987 as first published, 2011 as updated by Quan et al.
+        exclude: diseases that give no points, e.g. the cancer under treatment: ("cancer", "metastatic").
+        lookback_days: only diagnoses with `index_time - lookback_days < time`; None for all. Those without time count.
+
+    Raises:
+        StudyError: `exclude` names no disease of the index.
+
+    Source: codes of Quan H et al. Med Care 2005;43:1130-1139.
+    """
+    for name in exclude:
+        if name not in CHARLSON_CODES:
+            raise StudyError(
+                f"the Charlson index has no disease {name!r}{nearest_name(name, CHARLSON_CODES)}. "
+                f"Diseases: {', '.join(CHARLSON_CODES)}."
+            )
+    require_columns(events, ("code",), what="events")
+    diagnoses = events[events["code"].map(_is_diagnosis).astype(bool)]
+    seen = visible_events(diagnoses, decisions)
+    if lookback_days is not None:
+        seen = seen[~(seen["time"] <= seen["index_time"] - pd.Timedelta(days=lookback_days))]
+    meaning = {code: charlson_diseases(code) for code in seen["code"].unique()}
+    met = seen.assign(disease=seen["code"].map(meaning)).explode("disease")
+    table = pd.DataFrame(0.0, index=sorted(seen["decision"].unique()), columns=list(CHARLSON_CODES))
+    for disease, rows in met.groupby("disease"):
+        table.loc[rows["decision"].unique(), str(disease)] = 1.0
+    for milder, graver in _GRAVER.items():
+        table.loc[table[graver] == 1, milder] = 0.0
+    points = pd.Series(
+        {name: 0 if name in exclude else weight for name, weight in CHARLSON_WEIGHTS[weights].items()}, dtype=float
+    )
+    table.insert(0, "score", (table * points).sum(axis=1))
+    return by_decision(table, decisions)
+
+
+def _is_diagnosis(code: str) -> bool:
+    return any(_is_icd10(part) for part in code.split("//")[:-1])
+
+
+def _is_icd10(system: str) -> bool:
+    name = re.sub(r"[^0-9A-Z]", "", system.upper())
+    return name.startswith("ICD10") and not name.startswith("ICD10PCS")
