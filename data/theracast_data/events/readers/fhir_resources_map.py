@@ -93,7 +93,7 @@ class Context:
 
 
 def patient_rows(patient: Resource, context: Context) -> Iterator[Row]:
-    """Yield birth, gender (true at all times) and death."""
+    """Yield birth, gender and organisation (true at all times), and death."""
     subject = patient.get("id")
     if not isinstance(subject, str) or not subject:
         raise UnreadableError("no id")
@@ -106,6 +106,9 @@ def patient_rows(patient: Resource, context: Context) -> Iterator[Row]:
         yield Row(subject, None, f"Gender//{_GENDERS[gender]}", None, _GENDERS[gender], None, None)
     else:
         context.refuse("Patient", "no gender" if gender is None else "gender is not understood")
+    organisation = reference_id(patient.get("managingOrganization"), "Organization")
+    if organisation is not None:
+        yield Row(subject, None, f"Organization//{organisation}", None, organisation, None, None)
     if patient.get("deceasedDateTime"):
         death = context.moment(patient["deceasedDateTime"])
         yield Row(subject, death.first, DEATH, None, None, None, _available(death))
