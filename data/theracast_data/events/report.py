@@ -17,6 +17,7 @@ class IngestReport:
         written: events given on.
         refused: (code or resource type, reason) to how many records were not understood.
         first: (code or resource type, reason) to the position of the first of them, e.g. `labs.csv line 17`.
+        note: why nothing was read, if so.
     """
 
     source: str
@@ -24,6 +25,7 @@ class IngestReport:
     written: int = 0
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
     first: dict[tuple[str, str], str] = field(default_factory=dict)
+    note: str = ""
 
     def refuse(self, code: str, reason: str, *, position: str, count: int = 1) -> None:
         """Count records that were not understood; `position` says where the first of them stands."""
@@ -36,6 +38,7 @@ class IngestReport:
             "source": self.source,
             "read": self.read,
             "written": self.written,
+            "note": self.note,
             "refused": [
                 {"code": code, "reason": reason, "count": count, "first": self.first[code, reason]}
                 for (code, reason), count in self.refused.most_common()
@@ -44,6 +47,8 @@ class IngestReport:
 
     def to_text(self) -> str:
         """Return the report as lines to read."""
+        if self.note:
+            return f"{self.source}: {self.note}"
         lines = [f"{self.source}: {self.read} records read, {self.written} events written"]
         lines += [
             f"  not understood: {count} x {code}: {reason} (first: {self.first[code, reason]})"
