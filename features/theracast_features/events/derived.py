@@ -304,7 +304,9 @@ def derived_score(
             found = units.get(column)
             if found is None:
                 raise StudyError(f"{score.label}: the column {column!r} has no unit; state it, e.g. unit: {wanted}.")
-            numbers = numbers * (1.0 if found == wanted else analyte_factor(found, wanted, quantity=argument))
+            numbers = numbers * (
+                1.0 if found == wanted else analyte_factor(found, wanted, quantity=argument.removesuffix("_uln"))
+            )
         arrays.append(numbers)
     return pd.Series(score.compute(*arrays), index=values.index, name=name)
 

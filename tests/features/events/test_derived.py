@@ -138,3 +138,13 @@ def test_creatinine_in_substance_concentration_by_its_molar_mass() -> None:
         inputs={"creatinine": "cr"},
     )
     assert found[0] == pytest.approx(_ckd_epi_by_piece(1.0, 50, female=True), rel=1e-3)
+
+
+def test_enzymes_in_their_unit_and_body_size_in_others() -> None:
+    """LDH in U/L is LDH in [IU]/L, its limit too; pounds and centimetres convert."""
+    frame = pd.DataFrame({"neutrophils": [6.1], "leukocytes": [8.0], "ldh": [251.0], "ldh_uln": [250.0]})
+    units = {"neutrophils": "10*9/L", "leukocytes": "10*3/uL", "ldh": "U/L", "ldh_uln": "U/L"}
+    assert derived.derived_score("lipi", frame, units=units).tolist() == [2.0]
+    body = pd.DataFrame({"weight": [178.574], "height": [180.0]})
+    found = derived.derived_score("bmi", body, units={"weight": "[lb_av]", "height": "cm"})
+    assert found[0] == pytest.approx(25.0, abs=1e-3)
