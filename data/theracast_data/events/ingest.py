@@ -31,6 +31,9 @@ READERS: dict[str, tuple[str, str, str]] = {
     "long_table": ("long_table", "LongTableOptions", "read_long_table"),
     "meds": ("meds", "MedsOptions", "read_meds"),
     "wearables": ("wearables", "WearablesOptions", "read_wearables"),
+    "omop": ("omop", "OmopOptions", "read_omop"),
+    "fhir": ("fhir", "FhirOptions", "read_fhir"),
+    "proms": ("proms", "PromsOptions", "read_proms"),
 }
 
 
