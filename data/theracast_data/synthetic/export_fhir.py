@@ -46,7 +46,7 @@ _QUANTITIES: dict[str, tuple[str, str, str | None, int]] = {
     "tumour_volume": ("local//tumour-volume", "mL", None, 8),
     "sum_of_diameters": ("local//sum-of-diameters", "mm", None, 8),
     "daily_steps": ("LOINC//41950-7", "{steps}/d", None, 1),
-    "resting_heart_rate": ("LOINC//40443-4", "/min", None, 1),
+    "resting_heart_rate": ("LOINC//40443-4", "{beats}/min", None, 1),
 }
 _DAILY = ("daily_steps", "resting_heart_rate")
 _CODED: dict[str, tuple[str, str | None, int, dict[Any, str]]] = {

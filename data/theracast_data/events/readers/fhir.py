@@ -247,7 +247,7 @@ def _place(location: tuple[int | str, ...]) -> str:
 
 
 def _files(path: Path, report: IngestReport) -> list[Path]:
-    """Return the FHIR files, patients first; other files in a folder are counted."""
+    """Return the FHIR files by name; other files in a folder are counted."""
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -119,9 +119,9 @@ def concept_code(concept: object, *, preferred: Sequence[str], extra: Mapping[st
     Of several codings the first in the order of `preferred` systems, else the one its user selected, else the first;
     of a concept with text alone `text//TEXT`; None if it says nothing.
     """
-    if not isinstance(concept, Mapping):
+    if not isinstance(concept, dict):
         return None
-    codings = [one for one in concept.get("coding") or () if isinstance(one, Mapping)]
+    codings = [one for one in concept.get("coding") or () if isinstance(one, dict)]
     coded = [(code, coding) for coding in codings if (code := coding_code(coding, extra))]
     if not coded:
         text = concept.get("text")
@@ -233,7 +233,7 @@ def reference_id(reference: object, kind: str) -> str | None:
 
     A `urn:uuid:...` or `#contained` reference is returned whole, for the caller to look up.
     """
-    target = reference.get("reference") if isinstance(reference, Mapping) else None
+    target = reference.get("reference") if isinstance(reference, dict) else None
     if not isinstance(target, str) or not target:
         return None
     if target.startswith(("urn:", "#")):

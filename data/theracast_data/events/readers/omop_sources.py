@@ -64,7 +64,7 @@ def used_concepts_query(used: Mapping[str, Sequence[str]], *, prefix: str, integ
     )
     own = integer.format("concept_id")
     return (
-        f"SELECT {own} AS concept_id, vocabulary_id, concept_code "
+        f"SELECT {own} AS concept_id, vocabulary_id AS vocabulary_id, concept_code AS concept_code "
         f'FROM {prefix}"concept" WHERE {own} IN (SELECT id FROM ({ids}) AS named WHERE id <> 0)'
     )
 
