@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import least_squares
 
 from theracast_data.events.report import IngestReport
 from theracast_features.events.visible import by_decision, groups, require_columns, start_times, visible_events
@@ -70,6 +69,7 @@ class RegressionGrowth:
 
 
 MAX_RATE = 0.2  # 1/d: a size that halves or doubles in 3.5 days; beyond it the data cannot tell rates apart
+_STEPS = 150
 _NO_RATE = 1e-6  # 1/d: a doubling in 1,900 years
 _MAX_GROWTH = 50.0  # g times the length of observation: exp(50) is no tumour, and squares of it still are numbers
 _STARTS = ((1e-3, 1e-2), (5e-3, 1e-3), (1e-4, 5e-2))
@@ -94,25 +94,12 @@ def fit_regression_growth(days: ArrayLike, relative: ArrayLike, *, min_points: i
         return RegressionGrowth(np.nan, np.nan, np.nan, len(time))
     # Rates are fitted times the length of observation, so that both unknowns are of the order of one.
     span = float(time.max())
-    scaled, limit = time / span, np.array([min(MAX_RATE * span, _MAX_GROWTH), MAX_RATE * span])
-
-    def residuals(rates: Floats) -> Floats:
-        return np.asarray(_relative_size(rates, scaled) - size, dtype=np.float64)
-
-    def slopes(rates: Floats) -> Floats:
-        growth, decay = rates
-        return np.column_stack([scaled * np.exp(growth * scaled), -scaled * np.exp(-decay * scaled)])
-
-    fits = [
-        least_squares(
-            residuals, np.minimum(np.array(start) * span, 0.9 * limit), jac=slopes, bounds=(0.0, limit), max_nfev=200
-        )
-        for start in _STARTS
-    ]
-    best = min(fits, key=lambda fit: float(fit.cost))
-    # The solver stops a little inside its bounds; a rate that moves nothing in a lifetime is none.
-    growth, decay = (float(rate) / span if rate > _NO_RATE * span else 0.0 for rate in best.x)
-    return RegressionGrowth(growth, decay, float(np.sqrt(2.0 * best.cost / len(time))), len(time))
+    upper = np.array([min(MAX_RATE * span, _MAX_GROWTH), MAX_RATE * span])
+    rates, costs = _least_squares(time / span, size, np.minimum(np.array(_STARTS) * span, 0.9 * upper), upper)
+    best = int(costs.argmin())
+    # A rate that moves nothing in a lifetime is none.
+    growth, decay = (float(rate) / span if rate > _NO_RATE * span else 0.0 for rate in rates[best])
+    return RegressionGrowth(growth, decay, float(np.sqrt(costs[best] / len(time))), len(time))
 
 
 def regression_growth(days: ArrayLike, *, growth: float, decay: float) -> Floats:
@@ -235,8 +222,44 @@ def _summary(group: pd.DataFrame, start: pd.Timestamp | None, *, fit: bool) -> t
 
 
 def _relative_size(rates: Floats, time: Floats) -> Floats:
-    growth, decay = rates
+    """Return (..., n) f(t) of rates (..., 2): growth, decay."""
+    growth, decay = rates[..., :1], rates[..., 1:]
     return np.asarray(np.exp(-decay * time) + np.exp(growth * time) - 1.0, dtype=np.float64)
+
+
+def _least_squares(time: Floats, size: Floats, starts: Floats, upper: Floats) -> tuple[Floats, Floats]:
+    """Return (k, 2) rates between 0 and `upper`, and (k,) sums of squares, from k starts at once.
+
+    Levenberg and Marquardt's steps, cut at the bounds; a rate that leans against a bound stands still. A patient has a
+    dozen measurements, where a general solver spends ten times as long on its own book-keeping.
+    """
+    rates, damping = starts.copy(), np.full(len(starts), 1e-2)
+    errors = _relative_size(rates, time) - size
+    costs = (errors**2).sum(axis=1)
+    for _ in range(_STEPS):
+        growing = time * np.exp(rates[:, :1] * time)
+        decaying = -time * np.exp(-rates[:, 1:] * time)
+        slope = np.stack([(growing * errors).sum(axis=1), (decaying * errors).sum(axis=1)], axis=1)
+        held = ((rates <= 0) & (slope > 0)) | ((rates >= upper) & (slope < 0))
+        slope[held] = 0.0
+        first, second = (growing**2).sum(axis=1), (decaying**2).sum(axis=1)
+        across = np.where(held.any(axis=1), 0.0, (growing * decaying).sum(axis=1))
+        # (A + damping * diag A) step = -slope, two by two, by Cramer's rule.
+        first, second = first * (1 + damping) + 1e-300, second * (1 + damping) + 1e-300
+        determinant = first * second - across**2
+        step = np.stack(
+            [across * slope[:, 1] - second * slope[:, 0], across * slope[:, 0] - first * slope[:, 1]], axis=1
+        )
+        step /= np.maximum(determinant, 1e-300)[:, None]
+        tried = np.clip(rates + step, 0.0, upper)
+        tried_errors = _relative_size(tried, time) - size
+        tried_costs = (tried_errors**2).sum(axis=1)
+        better = tried_costs < costs
+        rates[better], errors[better], costs[better] = tried[better], tried_errors[better], tried_costs[better]
+        damping = np.where(better, damping / 5, damping * 4)
+        if ((np.abs(step).max(axis=1) < 1e-9) | (damping > 1e8)).all():
+            break
+    return rates, costs
 
 
 def read_diameters(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import least_squares
 
 from theracast_data.errors import SchemaError
 from theracast_features.events import growth
@@ -69,6 +70,25 @@ def test_regression_growth_ends_at_the_simpler_models() -> None:
     assert np.isnan(growth.fit_regression_growth([42], [0.5]).growth)
     extreme = growth.fit_regression_growth([1, 5000], [20.0, 0.0])
     assert np.isfinite([extreme.growth, extreme.decay, extreme.rmse]).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 900), st.floats(0, 4)), min_size=2, max_size=12))
+def test_regression_growth_is_no_worse_than_a_general_solver(rows: list[tuple[int, float]]) -> None:
+    """SciPy's bounded least squares from the same starts, on any course of sizes."""
+    days, size = np.array([row[0] for row in rows], float), np.array([row[1] for row in rows])
+    found = growth.fit_regression_growth(days, size)
+
+    def residuals(rates: np.ndarray) -> np.ndarray:
+        return growth.regression_growth(days, growth=rates[0], decay=rates[1]) - size
+
+    limit = (min(growth.MAX_RATE, 50 / days.max()), growth.MAX_RATE)
+    starts = [(1e-3, 1e-2), (5e-3, 1e-3), (1e-4, 5e-2)]
+    best = min(least_squares(residuals, start, bounds=(0, limit), x_scale=1e-3).cost for start in starts)
+    assert found.rmse <= np.sqrt(2 * best / len(days)) * (1 + 1e-3) + 1e-4
+    assert np.sqrt(np.mean(residuals(np.array([found.growth, found.decay])) ** 2)) == pytest.approx(
+        found.rmse, abs=1e-4
+    )
 
 
 def test_course_by_the_thresholds_of_recist() -> None:
