@@ -40,7 +40,7 @@ SAMPLE_FIRST, SAMPLE_EVERY = 20, 200
 
 _LINES = (".ndjson", ".jsonl")
 _MEDICATION_FILE = re.compile(r"(?<![A-Za-z])Medication(?![A-Za-z])")
-_MALFORMED = (TypeError, AttributeError, KeyError, IndexError, ValueError)
+_MALFORMED = (TypeError, AttributeError, KeyError, IndexError, ValueError, OverflowError)
 _BOM = b"\xef\xbb\xbf"
 
 
