@@ -52,6 +52,15 @@ class Selection:
         per_code = np.array([matching(code, patterns) is not None for code in self.arrays.codes], dtype=np.bool_)
         return np.asarray(per_code[self.arrays.code], dtype=np.bool_)
 
+    def numbers(self, selector: EventSelector) -> npt.NDArray[np.float64]:
+        """Return the numbers of these events in the unit of their concept, (n,); NaN elsewhere and where not known."""
+        concept = self._concept(selector)
+        result = np.full(len(self.arrays), np.nan)
+        at = np.flatnonzero(self.of(selector))
+        condition = selector.value or ValueCondition(at_least=0.0)
+        result[at] = self._numbers(at, condition, concept, selector.concept or selector.codes[0])
+        return result
+
     def _concept(self, selector: EventSelector) -> Concept | None:
         if selector.concept is None:
             return None

@@ -92,9 +92,11 @@ class EventArrays:
 
     Attributes:
         subjects: (m,) identifiers, sorted.
+        row: (n,) position of the event in the given table.
         subject: (n,) position in `subjects`.
         time: (n,) microseconds since 1970, `UNDATED` where true at all times.
         known: (n,) when the value was known; a date without clock time counts as known at the end of its day.
+        available: (n,) when the source says that it was known, `UNDATED` where it says nothing.
         date_only: (n,) whether `time` has no clock time.
         code: (n,) position in `codes`.
         codes: distinct codes, sorted.
@@ -104,9 +106,11 @@ class EventArrays:
     """
 
     subjects: npt.NDArray[np.object_]
+    row: npt.NDArray[np.intp]
     subject: Integers
     time: Integers
     known: Integers
+    available: Integers
     date_only: Booleans
     code: Integers
     codes: tuple[str, ...]
@@ -140,9 +144,11 @@ def event_arrays(events: pa.Table | pd.DataFrame, *, same_day: SameDay = "hidden
     number = table["numeric_value"].to_numpy().astype(np.float64)
     return EventArrays(
         subjects=subjects,
+        row=order,
         subject=subject[order],
         time=time[order],
         known=known[order],
+        available=available[order],
         date_only=date_only[order],
         code=code[order],
         codes=tuple(codes.tolist()),
