@@ -13,13 +13,17 @@ from pathlib import Path
 
 from theracast import __version__
 
+_EXPLAIN = "features-explain"
 _EPILOG = """exit codes: 0 done, 1 the input must be mended, 2 wrong usage.
 State (runs, registry, tuning journals) lies under THERACAST_HOME, by default .theracast; MLFLOW_TRACKING_URI is respected."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    options = build_parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:2] == ["features", "explain"]:  # a verb of its own: `features STUDY` takes a file in that place
+        given[:2] = [_EXPLAIN]
+    options = build_parser().parse_args(given)
     logging.basicConfig(
         level=logging.DEBUG if options.debug else logging.INFO if options.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
@@ -100,6 +104,17 @@ def _add_data_verbs(verb: _AddVerb) -> None:
     _study(features)
     features.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet file")
     _overwrite(features)
+    explain = verb(_EXPLAIN, "data:explain", "`features explain`: how a feature came about, and from which rows")
+    explain.add_argument("name", metavar="NAME", help="name of the feature, e.g. lab.albumin.slope.30d")
+    explain.add_argument("--study", type=Path, required=True, metavar="STUDY", help="study file (YAML)")
+    explain.add_argument("--patient", metavar="ID", help="show the rows of this patient")
+    ingest = verb("ingest", "data:ingest", "read sources of dated facts into an event store")
+    ingest.add_argument("source", type=Path, metavar="SOURCE", help="YAML file that lists the sources")
+    ingest.add_argument(
+        "--to", type=Path, required=True, metavar="STORE", help="folder of the event store; made if new"
+    )
+    ingest.add_argument("--shards", type=int, default=16, metavar="N", help="shards of a new store (default 16)")
+    _json(ingest)
     fetch = verb("fetch", "data:fetch", "download a public cohort and check its hash")
     fetch.add_argument("name", metavar="NAME", help="e.g. icb")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR")

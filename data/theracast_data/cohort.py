@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from theracast_data.sources import ColumnSpec, OneHotSpec
+
+if TYPE_CHECKING:
+    from theracast_data.events.access import CohortEvents
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Cohort:
         attrition: rows left out while reading, in order.
         notes: what the reader met.
         absent: site to the names of columns that its table does not have.
+        events: dated facts of the patients, found by the `event_key` of the decisions; None in a study of tables alone.
     """
 
     decisions: pd.DataFrame
@@ -63,6 +67,7 @@ class Cohort:
     attrition: tuple[AttritionStep, ...] = ()
     notes: tuple[ReadingNote, ...] = ()
     absent: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    events: CohortEvents | None = None
 
     def __len__(self) -> int:
         return len(self.decisions)

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from theracast_data.cells import MissingCodes, type_times
-from theracast_data.sources import Modality, snake_case
+from theracast_data.modality import Modality
+from theracast_data.sources import snake_case
 from theracast_data.spelling import cell_key, cell_text, is_empty, parse_number
 
 _MISSING_TEXT = (

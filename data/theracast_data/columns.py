@@ -12,8 +12,8 @@ import pandas as pd
 
 from theracast_data.cells import TypedCells, codes_text, type_categories, type_column, type_flags
 from theracast_data.cohort import ReadingNote
-from theracast_data.sources import ColumnSpec, OneHotSpec, TableSource, snake_case
-from theracast_data.spelling import CellTable, Headers, is_empty, listed
+from theracast_data.sources import ColumnSpec, NumberRange, OneHotSpec, TableSource, snake_case
+from theracast_data.spelling import CellTable, Headers, is_empty, listed, parse_number
 from theracast_data.units import convert
 
 _EXPECTED = {"numeric": "numbers", "boolean": "0/1 or yes/no", "categorical": "categories"}
@@ -193,7 +193,18 @@ def _group_notes(
     return notes
 
 
-def include_rows(cells: pd.Series, allowed: tuple[Any, ...]) -> npt.NDArray[np.bool_]:
-    """Return which raw cells are among the allowed ones."""
+def include_text(allowed: tuple[Any, ...] | NumberRange) -> str:
+    """Return what an `include` rule asks for, in words."""
+    return str(allowed) if isinstance(allowed, NumberRange) else " or ".join(str(cell) for cell in allowed)
+
+
+def include_rows(cells: pd.Series, allowed: tuple[Any, ...] | NumberRange) -> npt.NDArray[np.bool_]:
+    """Return which raw cells are among the allowed ones; a cell that is no number is in no range."""
+    if isinstance(allowed, NumberRange):
+        numbers = [parse_number(cell) if isinstance(cell, str) else cell for cell in cells.tolist()]
+        found = pd.to_numeric(pd.Series(numbers, dtype=object), errors="coerce").to_numpy(dtype=np.float64)
+        low = -np.inf if allowed.at_least is None else allowed.at_least
+        high = np.inf if allowed.at_most is None else allowed.at_most
+        return np.asarray((found >= low) & (found <= high), dtype=bool)
     table = CellTable.of(allowed)
     return np.array([not is_empty(cell) and cell in table for cell in cells.tolist()], dtype=bool)

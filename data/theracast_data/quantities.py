@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from theracast_data.sources import Modality, snake_case
+from theracast_data.modality import Modality
+from theracast_data.sources import snake_case
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from theracast_data.cells import TypedCells, subject_ids, type_calendar, type_categories, type_times
 from theracast_data.cohort import AttritionStep, ReadingNote
-from theracast_data.columns import include_rows, rows_text
+from theracast_data.columns import include_rows, include_text, rows_text
 from theracast_data.sources import TableSource
 from theracast_data.spelling import Headers, listed
 
@@ -59,7 +59,7 @@ def keep_decisions(
             notes.append(ReadingNote("absent-column", raw, None, (), message))
             continue
         left = keep & include_rows(frame[found.header], allowed)
-        attrition += attrition_steps(sites, keep, left, f"{raw} is not {' or '.join(str(cell) for cell in allowed)}")
+        attrition += attrition_steps(sites, keep, left, f"{raw} is not {include_text(allowed)}")
         keep = left
     if not keep.all():
         frame, subjects, sites = frame.iloc[np.flatnonzero(keep)], subjects[keep], sites[keep]
@@ -98,6 +98,9 @@ def decision_columns(
         )
         columns[name] = typed.values
         notes += _unreadable(typed, name, found.header, frame.index)
+    if source.asked_at is not None:
+        without = np.isnat(columns["index_time"])
+        columns["index_time"] = np.where(without, np.datetime64(source.asked_at, "us"), columns["index_time"])
     if source.calendar is None and source.index_time is not None:
         times = pd.Series(columns["index_time"])
         columns["calendar"] = type_calendar(times).values

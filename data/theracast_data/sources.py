@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Literal
 
 from pydantic import Field, model_validator
 
+from theracast_data.events.section import EventSection
+from theracast_data.modality import Modality
 from theracast_data.section import Section
 
-Modality = Literal[
-    "clinical", "lab", "genomic", "transcriptomic", "pathology", "imaging", "treatment", "patient_reported", "wearable"
-]
 Kind = Literal["numeric", "boolean", "categorical"]
 Cell = str | int | float | bool
-
-MODALITY_PREFIX: dict[Modality, str] = {
-    "clinical": "clin",
-    "lab": "lab",
-    "genomic": "gen",
-    "transcriptomic": "rna",
-    "pathology": "path",
-    "imaging": "image",
-    "treatment": "treat",
-    "patient_reported": "pro",
-    "wearable": "wear",
-}
 
 
 def snake_case(name: str) -> str:
@@ -99,6 +87,17 @@ class OneHotSpec(ColumnMeaning):
     columns: dict[str, str] = Field(description="Raw 0/1 column to the category it stands for.")
 
 
+class NumberRange(Section):
+    """Numbers that are allowed; both ends belong to them."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def __str__(self) -> str:
+        parts = [f"at least {self.at_least:g}"] if self.at_least is not None else []
+        return " and ".join(parts + ([f"at most {self.at_most:g}"] if self.at_most is not None else []))
+
+
 class TableSource(Section):
     """A table with one row per decision: CSV, XLSX (a sheet may be a site) or Parquet."""
 
@@ -109,6 +108,11 @@ class TableSource(Section):
     subject: str = Field(description="Column that identifies the patient; unique within a sheet.")
     site: str | None = Field(None, description="`$sheet`, or the column that names the site; by default the source.")
     index_time: str | None = Field(None, description="Column with the date of the decision.")
+    asked_at: datetime | None = Field(
+        None,
+        description="Moment of every decision that has no date of its own, where all clocks start at a common zero, "
+        "e.g. 24 hours after an admission that is set to 2000-01-01.",
+    )
     treatment: str | None = Field(None, description="Column with the treatment that is asked about.")
     calendar: str | None = Field(
         None, description="Column with the year or date of the decision, for time splits and audit."
@@ -116,8 +120,10 @@ class TableSource(Section):
     missing: tuple[Cell, ...] = Field((), description="Cells that mean `not known` in every column, beside empty ones.")
     columns: dict[str, ColumnSpec] = Field({}, description="Raw header to what it means. Other columns are not read.")
     one_hot: tuple[OneHotSpec, ...] = Field((), description="Groups of 0/1 columns folded back into one category.")
-    include: dict[str, tuple[Cell, ...]] = Field(
-        {}, description="Keep only rows whose raw cell is one of these: {column: [cells]}. Counted in the attrition."
+    include: dict[str, tuple[Cell, ...] | NumberRange] = Field(
+        {},
+        description="Keep only rows whose raw cell is one of these: {column: [cells]}, or a number in a range: "
+        "{column: {at_least: 5}}. Counted in the attrition.",
     )
     delimiter: str = Field(",", description="Field separator of a CSV file.")
     decimal: str = Field(".", description="Decimal sign of a CSV file.")
@@ -147,6 +153,7 @@ class Inputs(Section):
     """
 
     sources: tuple[TableSource, ...] = Field(min_length=1)
+    events: EventSection | None = None
 
     @model_validator(mode="after")
     def _check_names(self) -> Inputs:

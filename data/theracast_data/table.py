@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.compute as pc
 
 from theracast_data.cells import subject_ids
 from theracast_data.cohort import AttritionStep, Cohort, ReadingNote
-from theracast_data.columns import include_rows, type_table
+from theracast_data.columns import include_rows, include_text, type_table
 from theracast_data.endpoint_values import endpoint_columns, read_endpoints
 from theracast_data.endpoints import Endpoint
 from theracast_data.errors import CohortError, SchemaError
+from theracast_data.events.access import EVENTS_COLUMN, KEY, events_of_cells, given_events, stored_events
+from theracast_data.events.concepts import Concept
 from theracast_data.files import read_file, read_raw
 from theracast_data.join import Joined, join_source
+from theracast_data.paths import resolve_path
 from theracast_data.rows import attrition_steps, decision_columns, site_of_rows
 from theracast_data.source_read import SheetRead, SourceRead, header_hint, read_source
 from theracast_data.sources import Cell, Inputs, TableSource
@@ -86,6 +91,10 @@ def read_cohort(inputs: Inputs, endpoints: Sequence[Endpoint], *, base: Path, st
         notes=(*notes, *absent_notes, *endpoint_notes, *derived.notes),
         absent=absent,
     )
+    if inputs.events is not None:
+        folder = resolve_path(inputs.events.store, base=base)
+        keyed = cohort.decisions.assign(**{KEY: cohort.decisions["subject_id"]})
+        cohort = replace(cohort, decisions=keyed, events=stored_events(folder, inputs.events.concepts))
     logger.info("%d decisions at %d sites read, %d rows left out", len(cohort), len(cohort.sites), _dropped(cohort))
     return cohort
 
@@ -153,7 +162,7 @@ def cohort_from_frame(
     faults = [note.message for note in derived.notes if note.kind != "unreadable-value"]
     if faults:
         raise _schema_error(faults)
-    return Cohort(
+    cohort = Cohort(
         decisions=_decision_frame(subjects, sites, decisions),
         values=_value_frame(values, len(frame)),
         endpoints=derived.frame,
@@ -162,6 +171,25 @@ def cohort_from_frame(
         notes=(*notes, *decision_notes, *derived.notes),
         absent={one: frozenset(absent) for one in dict.fromkeys(sites)} if absent else {},
     )
+    return cohort if inputs.events is None else _with_given_events(cohort, frame, inputs.events.concepts)
+
+
+def _with_given_events(cohort: Cohort, frame: pd.DataFrame, concepts: Mapping[str, Concept]) -> Cohort:
+    """Return the cohort with the events in the rows' own `events` cells.
+
+    A decision without index time is asked now: all that its row tells is known, up to the latest event.
+    """
+    cells = frame[EVENTS_COLUMN].tolist() if EVENTS_COLUMN in frame.columns else [None] * len(cohort)
+    events, faults = events_of_cells(cells)
+    keyed = cohort.decisions.assign(**{KEY: [str(row) for row in range(len(cohort))]})
+    known = pc.max_element_wise(events["time"], events["available_time"]).to_pandas()
+    latest = known.groupby(events["subject_id"].to_pandas()).max().reindex(keyed[KEY])
+    keyed["index_time"] = keyed["index_time"].fillna(pd.Series(latest.to_numpy(), index=keyed.index))
+    notes = tuple(
+        ReadingNote("unreadable-value", EVENTS_COLUMN, None, (row,), f"{EVENTS_COLUMN}: {fault}")
+        for row, fault in faults.items()
+    )
+    return replace(cohort, decisions=keyed, events=given_events(events, concepts), notes=(*cohort.notes, *notes))
 
 
 def _absent(read: Sequence[SourceRead]) -> tuple[list[ReadingNote], dict[str, frozenset[str]]]:
@@ -272,7 +300,7 @@ def _included(
         found = headers.find(raw)
         if found is not None:
             left = keep & include_rows(frame[found.header], allowed)
-            steps += attrition_steps(sites, keep, left, f"{raw} is not {' or '.join(str(cell) for cell in allowed)}")
+            steps += attrition_steps(sites, keep, left, f"{raw} is not {include_text(allowed)}")
             keep = left
     return keep, steps
 

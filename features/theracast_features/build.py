@@ -34,10 +34,19 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
     return merge_tables(
         [
             static_features(cohort, static_names(cohort, section)),
+            *_event_tables(cohort, section),
             derived_features(cohort, section),
             missing_indicators(cohort, indicators),
         ]
     )
+
+
+def _event_tables(cohort: Cohort, section: FeatureSection) -> list[FeatureTable]:
+    if not section.events:
+        return []
+    from theracast_features.events.builder import event_table  # DuckDB takes a moment to load; tables do not need it
+
+    return [event_table(cohort, section.events)]
 
 
 def merge_tables(tables: Sequence[FeatureTable]) -> FeatureTable:

@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from theracast_data.errors import StudyError
-from theracast_data.sources import Kind, Modality
+from theracast_data.modality import Modality
+from theracast_data.sources import Kind
 from theracast_features.naming import nearest_name
 from theracast_features.specs import FeatureTable
 

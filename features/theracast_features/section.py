@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from theracast_data.modality import Modality
 from theracast_data.section import Section
-from theracast_data.sources import Modality
+from theracast_features.events.section import EventFeatures
 
 
 class RatioSpec(Section):
@@ -47,6 +48,7 @@ class FeatureSection(Section):
     include: tuple[str, ...] | None = Field(None, description="Names of columns; by default all with role `feature`.")
     exclude: tuple[str, ...] = Field((), description="Names of columns to leave out.")
     derived: tuple[Derived, ...] = Field((), description="Ratios and published scores.")
+    events: tuple[EventFeatures, ...] = Field((), description="Aggregates of events over windows before the decision.")
     missing_indicators: Literal["auto", "none"] | tuple[str, ...] = Field(
         "auto",
         description="Columns for which `was not measured` is a feature of its own; `auto`: those missing in 2 to 98 % "

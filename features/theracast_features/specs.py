@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from theracast_data.sources import MODALITY_PREFIX, Kind, Modality
+from theracast_data.modality import MODALITY_PREFIX, Modality
+from theracast_data.sources import Kind
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
+from theracast_data.events.access import EVENTS_COLUMN
+from theracast_data.events.concepts import Concept
 from theracast_data.sources import Cell, ColumnSpec, Inputs, OneHotSpec, TableSource, snake_case
 from theracast_features.specs import FeatureSpec
 from theracast_models.reference import RARE_LEVELS, FeatureReference, Reference
 
 TYPICAL = 6
+ASKED_AT = "2024-06-01T12:00:00"
 UNKNOWN_CATEGORY = "a category never seen"
 
 Row = dict[str, Any]
@@ -40,8 +44,64 @@ def invented_rows(
     for source in inputs.sources:
         numbers = [raw for raw, spec in source.columns.items() if spec.resolved_kind == "numeric"]
         spelt |= {raw: _as_text(spelt[raw], source.decimal) for raw in numbers if spelt.get(raw) is not None}
-    subject = inputs.sources[0].subject
-    return [{subject: f"example-{number}"} | row for number, row in enumerate(rows, start=1)]
+    first = inputs.sources[0]
+    if inputs.events is not None:
+        asked = {} if first.index_time is None else {first.index_time: ASKED_AT}
+        moment = first.asked_at if first.index_time is None and first.asked_at else datetime.fromisoformat(ASKED_AT)
+        courses = invented_events(
+            inputs.events.concepts, catalogue, reference, rng, asked_at=moment, patients=len(rows)
+        )
+        rows = [row | asked | {EVENTS_COLUMN: events} for row, events in zip(rows, courses, strict=True)]
+    return [{first.subject: f"example-{number}"} | row for number, row in enumerate(rows, start=1)]
+
+
+def invented_events(
+    concepts: Mapping[str, Concept],
+    catalogue: Sequence[FeatureSpec],
+    reference: Reference,
+    rng: np.random.Generator,
+    *,
+    asked_at: datetime,
+    patients: int,
+) -> list[list[Row]]:
+    """Return a course of events for each invented patient; the last but two has none, the last but one every second.
+
+    Three values a concept, drawn from the development quantiles of its first numeric aggregate in the concept's unit.
+    """
+    about = {
+        name: next(
+            (
+                reference.features[spec.name]
+                for spec in catalogue
+                if spec.columns == (name,) and spec.unit == concept.unit and reference.features[spec.name].quantiles
+            ),
+            None,
+        )
+        for name, concept in concepts.items()
+    }
+    courses = []
+    for patient in range(patients):
+        told = list(concepts)[:: 2 if patient == patients - 2 else 1] if patient != patients - 3 else []
+        courses.append(
+            [event for name in told for event in _course(concepts[name], about[name], rng, asked_at=asked_at)]
+        )
+    return courses
+
+
+def _course(
+    concept: Concept, known: FeatureReference | None, rng: np.random.Generator, *, asked_at: datetime
+) -> list[Row]:
+    code = concept.codes[0].replace("*", "0")
+    hours = sorted(int(hour) for hour in np.exp(rng.uniform(0, np.log(60 * 24), 3)))
+    moments = [(asked_at - timedelta(hours=hour)).isoformat() for hour in reversed(hours)]
+    if known is None:
+        return [{"time": moment, "code": code} for moment in moments]
+    points = [known.quantiles[name] for name in ("p05", "p25", "p50", "p75", "p95")]
+    values = np.interp(rng.uniform(0.05, 0.95, 3), [0.05, 0.25, 0.5, 0.75, 0.95], points)
+    return [
+        {"time": moment, "code": code, "numeric_value": float(f"{value:.3g}"), "unit": concept.unit}
+        for moment, value in zip(moments, values, strict=True)
+    ]
 
 
 def raw_columns(inputs: Inputs) -> list[str]:
@@ -49,6 +109,7 @@ def raw_columns(inputs: Inputs) -> list[str]:
     first = inputs.sources[0]
     named = [first.subject, first.index_time, first.treatment, first.calendar]
     named.append(None if first.site == "$sheet" else first.site)
+    named.append(None if inputs.events is None else EVENTS_COLUMN)
     return list(dict.fromkeys([name for name in named if name is not None] + _feature_columns(inputs)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from theracast_data.errors import ArtifactError
-from theracast_data.sources import Modality
+from theracast_data.modality import Modality
 from theracast_models.boosting import Boosting
 from theracast_models.elasticnet import ElasticNet
 from theracast_models.logodds import ReplicableModel

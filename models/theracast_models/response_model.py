@@ -230,7 +230,7 @@ def inputs_from_json(record: Mapping[str, Any]) -> Inputs:
             pairs = isinstance(levels, dict)
             columns[raw] = spec | {"levels": dict(levels["pairs"]) if pairs else levels}
         sources.append(source | {"columns": columns})
-    return Inputs.model_validate({"sources": sources})
+    return Inputs.model_validate({"sources": sources, "events": record.get("events")})
 
 
 def _read(folder: Path, *, identity: str) -> ResponseModel:
@@ -277,7 +277,12 @@ def _without_paths(inputs: Inputs) -> Inputs:
         source.model_copy(update={"path": PurePath(source.path.replace("\\", "/")).name, "name": source.name})
         for source in inputs.sources
     )
-    return inputs.model_copy(update={"sources": sources})
+    events = (
+        None
+        if inputs.events is None
+        else inputs.events.model_copy(update={"store": PurePath(inputs.events.store).name})
+    )
+    return inputs.model_copy(update={"sources": sources, "events": events})
 
 
 def _plain(record: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from theracast_data.errors import CohortError
-from theracast_data.sources import Modality
+from theracast_data.modality import Modality
 from theracast_features.specs import FeatureTable
 from theracast_models.logodds import Floats, Gaps, ReplicableModel
 from theracast_models.sentences import gap_sentences

@@ -25,8 +25,23 @@ from theracast_serving.sheet import board_sheet
 logger = logging.getLogger(__name__)
 
 MAX_ROWS = 1000
+MAX_EVENTS = 100_000
 MAX_BYTES = 16 * 1024 * 1024
 _T = TypeVar("_T")
+
+
+def _row_cell(cell: Any) -> Any:
+    """Return a cell of a row: a plain one, or the patient's events as a list of records of plain ones."""
+    if not isinstance(cell, list):
+        return _plain_cell(cell)
+    if len(cell) > MAX_EVENTS:
+        raise ValueError(f"a patient has more than {MAX_EVENTS} events; send those in the model's longest window")
+    if not all(isinstance(event, dict) for event in cell):
+        raise ValueError("a list in a row is the patient's events, each a record with a code and a time")
+    for event in cell:
+        for value in event.values():
+            _plain_cell(value)
+    return cell
 
 
 def _plain_cell(cell: Any) -> Any:
@@ -41,10 +56,11 @@ def _plain_cell(cell: Any) -> Any:
     return cell
 
 
+_EVENTS_SCHEMA = {"type": "array", "items": {"type": "object"}, "description": "Events of the patient, in `events`."}
 Cell = Annotated[
     Any,
-    AfterValidator(_plain_cell),
-    WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")]}),
+    AfterValidator(_row_cell),
+    WithJsonSchema({"anyOf": [{"type": kind} for kind in ("string", "number", "boolean", "null")] + [_EVENTS_SCHEMA]}),
 ]
 Text = Annotated[str, AfterValidator(_plain_cell)]
 Row = dict[Text, Cell]

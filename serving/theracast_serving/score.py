@@ -8,6 +8,7 @@ import pandas as pd
 
 from theracast_data.endpoint_values import endpoint_columns
 from theracast_data.errors import SchemaError
+from theracast_data.events.access import EVENTS_COLUMN
 from theracast_data.sources import Inputs, OneHotSpec, TableSource, snake_case
 from theracast_models.prediction import Prediction
 from theracast_models.response_model import ResponseModel
@@ -37,18 +38,18 @@ def score_frame(model: ResponseModel, frame: pd.DataFrame, site: str | None = No
 
 def expected_columns(inputs: Inputs) -> list[str]:
     """Return the raw headers that carry what the model reads, in the order of the study."""
-    return list(
-        dict.fromkeys(
-            header
-            for source in inputs.sources
-            for header in [*source.columns, *(name for group in source.one_hot for name in group.columns)]
-        )
-    )
+    headers = [
+        header
+        for source in inputs.sources
+        for header in [*source.columns, *(name for group in source.one_hot for name in group.columns)]
+    ]
+    return list(dict.fromkeys(headers + ([] if inputs.events is None else [EVENTS_COLUMN])))
 
 
 def unknown_columns(model: ResponseModel, frame: pd.DataFrame) -> list[str]:
     """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcome."""
     headers = [header for source in model.inputs.sources for header in _headers(source)]
+    headers += [] if model.inputs.events is None else [EVENTS_COLUMN]
     known = {snake_case(header) for header in [*headers, *endpoint_columns([model.endpoint])]}
     return [str(column) for column in frame.columns if snake_case(str(column)) not in known]
 

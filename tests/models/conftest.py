@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from theracast_data.endpoints import BinaryEndpoint
-from theracast_data.sources import Inputs, Modality
+from theracast_data.modality import Modality
+from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection

@@ -62,6 +62,12 @@ def test_site_folds_leave_whole_sites_out() -> None:
         assert not set(decisions["site"].iloc[train]) & set(decisions["site"].iloc[test])
 
 
+def test_site_folds_share_out_rare_events() -> None:
+    decisions = _decisions(list(range(120)), sites=12)
+    y = np.isin(decisions["site"], ["site0", "site3", "site6"]).astype(float)
+    assert all(y[test].any() for _, test in make_folds(decisions, y, by="site", folds=3, seed=0))
+
+
 def test_time_folds_only_look_back() -> None:
     rng = np.random.default_rng(0)
     years = rng.uniform(2015, 2020, 200)

@@ -74,7 +74,7 @@ def test_other_endpoints_are_refused_with_the_way_out() -> None:
 
 
 def test_too_few_outcomes_are_refused() -> None:
-    with pytest.raises(CohortError, match="at least 10"):
+    with pytest.raises(CohortError, match="at least 8"):
         require_both_outcomes(Target(np.array([1.0, 0.0] * 5)), where="development")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from theracast_data.audit import AuditReport, audit
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.events.store import EventStore
 from theracast_data.paths import resolve_path
 from theracast_data.table import read_cohort
 from theracast_features.build import build_features, resolve_section
@@ -105,12 +106,17 @@ def prepare(study: Study, *, base: Path) -> Prepared:
 
 def data_fingerprint(study: Study, cohort: Cohort, *, base: Path) -> dict[str, Any]:
     """Return hashes and row counts by which the same data are known again; no patient's data."""
-    sources = []
+    sources: list[dict[str, Any]] = []
     for source in study.sources:
         path = resolve_path(source.path, base=base)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         sources.append({"name": source.name or path.stem, "sha256": digest, "bytes": path.stat().st_size})
+    if study.events is not None:
+        store = EventStore.open(resolve_path(study.events.store, base=base))
+        hashes = "".join(store.shard_hash(shard) for shard in range(store.shard_count))
+        rows = int(store.manifest["rows"])
+        sources.append({"name": "events", "sha256": hashlib.sha256(hashes.encode()).hexdigest(), "rows": rows})
     counts = cohort.decisions["site"].value_counts(sort=False)
     content: dict[str, Any] = {"sources": sources, "rows": {str(site): int(count) for site, count in counts.items()}}
     text = json.dumps(content, sort_keys=True)

@@ -24,7 +24,8 @@ def make_folds(
     Args:
         decisions: (n, ...) `subject_id`, `site`, `index_time`, `calendar`.
         y: (n,) 0/1, all known.
-        by: `subject`: stratified by outcome and grouped by patient; `site`: each fold leaves out whole sites;
+        by: `subject`: stratified by outcome and grouped by patient; `site`: each fold leaves out whole sites, events spread
+            evenly;
             `time`: each fold is tested on decisions later than all it was trained on.
         folds: number of folds; with `site` at most the number of sites.
         seed: of the shuffle.
@@ -51,19 +52,20 @@ def make_folds(
 
 
 def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
-    sites = decisions["site"].value_counts(sort=True)
+    counts = pd.DataFrame({"site": decisions["site"].astype("str").to_numpy(), "events": y, "all": 1.0})
+    sites = counts.groupby("site", sort=True).sum().sort_values(["events", "all"], ascending=False, kind="stable")
     if len(sites) < 2:
         raise CohortError(
             "validation.scheme.by: site needs at least two development sites. Use by: subject, or add a site."
         )
     number = min(folds, len(sites))
-    loads = np.zeros(number)
+    loads = np.zeros((number, 2))
     fold_of: dict[str, int] = {}
-    for site, count in sites.items():
-        smallest = int(np.argmin(loads))
-        fold_of[str(site)] = smallest
-        loads[smallest] += count
-    fold = decisions["site"].map(fold_of).to_numpy()
+    for site, load in zip(sites.index, sites.to_numpy(), strict=True):
+        lightest = min(range(number), key=lambda one: (loads[one, 0], loads[one, 1]))
+        fold_of[str(site)] = lightest
+        loads[lightest] += load
+    fold = decisions["site"].astype("str").map(fold_of).to_numpy()
     return _with_both_outcomes([(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(number)], y)
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from theracast_data.audit.section import Acceptance
 from theracast_data.endpoints import Endpoint
 from theracast_data.errors import StudyError
+from theracast_data.events.section import EventSection
 from theracast_data.section import Section, describe_faults
 from theracast_data.sources import Inputs, TableSource
 from theracast_features.section import FeatureSection
@@ -85,6 +86,7 @@ class Study(Section):
     )
     question: str = Field(description="The question in a sentence.")
     sources: tuple[TableSource, ...] = Field(min_length=1)
+    events: EventSection | None = Field(None, description="Dated facts of the patients, and their concepts.")
     endpoints: tuple[Endpoint, ...] = Field(
         min_length=1, description="The first one is trained unless `primary` says so."
     )
@@ -106,6 +108,16 @@ class Study(Section):
             raise ValueError("two endpoints have the same name")
         if self.primary is not None and self.primary not in names:
             raise ValueError(f"primary: no endpoint is named {self.primary!r}; there are {', '.join(names)}")
+        if self.features.events and self.events is None:
+            raise ValueError("features.events: the study has no `events` section that says where they lie")
+        unknown = {one.concept for one in self.features.events} - set(self.events.concepts if self.events else ())
+        if unknown:
+            raise ValueError(f"features.events: no concept is named {', '.join(sorted(unknown))}; see events.concepts")
+        first = self.sources[0]
+        if self.events is not None and first.index_time is None and first.asked_at is None:
+            raise ValueError(
+                "events need the moment of each decision: name its column as `index_time` of the first source"
+            )
         both = set(self.validation.development) & set(self.validation.external)
         if both:
             raise ValueError(f"validation: {', '.join(sorted(both))} cannot be both development and external")
@@ -114,7 +126,7 @@ class Study(Section):
     @property
     def inputs(self) -> Inputs:
         """The part that travels inside the model."""
-        return Inputs(sources=self.sources)
+        return Inputs(sources=self.sources, events=self.events)
 
     @property
     def endpoint(self) -> Endpoint:

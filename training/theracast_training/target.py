@@ -115,7 +115,7 @@ def binary_target(cohort: Cohort, endpoint: BinaryEndpoint) -> Target:
     )
 
 
-def require_both_outcomes(target: Target, *, where: str, least: int = 10) -> None:
+def require_both_outcomes(target: Target, *, where: str, least: int = 8) -> None:
     """Raise CohortError unless at least `least` decisions of either outcome are known."""
     known = target.y[target.known]
     events = int(known.sum())

@@ -71,16 +71,19 @@ class TrainResult:
         lines = [f"{self.model}: {self.family} ({self.choice})"]
         sites = {"nested cross-validation": evaluations["cv"], **evaluations["external"]}
         for site, figures in sites.items():
-            if figures and figures.get("auc") is not None:
+            if figures:
+                shown = {name: _shown(figures.get(name)) for name in ("auc", "auc_low", "auc_high", "brier")}
                 lines.append(
-                    f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  AUC {figures['auc']:.3f} "
-                    f"({figures['auc_low']:.3f} to {figures['auc_high']:.3f})  Brier {figures['brier']:.3f}  "
-                    f"slope {figures['calibration_slope']:.2f}"
+                    f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  AUC {shown['auc']} "
+                    f"({shown['auc_low']} to {shown['auc_high']})  Brier {shown['brier']}  "
+                    f"slope {_shown(figures.get('calibration_slope'))}"
                 )
-            elif figures:
-                lines.append(f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  too few to judge")
         lines.append(f"report: {self.report_path}   ({self.seconds:.0f} s)")
         return "\n".join(lines)
+
+
+def _shown(figure: float | None) -> str:
+    return "not estimable" if figure is None else f"{figure:.3f}"
 
 
 def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: Progress | None = None) -> TrainResult:

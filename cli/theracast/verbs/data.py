@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 from theracast.output import print_json, require_free, tell, write_text
@@ -72,6 +73,38 @@ def features(options: argparse.Namespace) -> int:
     table = build_features(cohort, resolve_section(study.features, development))
     table.write(options.out)
     tell(f"wrote {options.out}: {len(table)} decisions x {len(table.catalogue)} features, and its catalogue beside it")
+    return 0
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Print how a feature came about, and from which rows for one patient."""
+    from theracast_data.table import read_cohort
+    from theracast_features.build import resolve_section
+    from theracast_features.lineage import feature_lineage
+    from theracast_training.study import read_study
+
+    study = read_study(options.study)
+    cohort = read_cohort(study.inputs, study.endpoints, base=options.study.parent)
+    section = resolve_section(study.features, cohort.at(study.development_sites(cohort.sites)))
+    print(feature_lineage(options.name, cohort, section, study.inputs, patient=options.patient).to_text())
+    return 0
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """Read sources of dated facts into an event store; print what was not understood."""
+    from theracast_data.events.ingest import ingest as ingest_sources
+    from theracast_data.events.ingest import read_spec
+    from theracast_data.events.store import EventStore
+
+    spec = read_spec(options.source)
+    known = (options.to / "manifest.json").exists()
+    store = EventStore.open(options.to) if known else EventStore.create(options.to, shards=options.shards)
+    reports = ingest_sources(spec, base=options.source.resolve().parent, store=store, now=datetime.now(UTC))
+    if options.json:
+        print_json({"store": str(options.to), "sources": [report.to_json() for report in reports]})
+    else:
+        print("\n".join(report.to_text() for report in reports))
+    tell(f"{options.to}: {store.manifest['rows']} events in {store.shard_count} shards")
     return 0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from theracast_data.modality import Modality
 from theracast_data.section import Section
-from theracast_data.sources import Modality
 
 
 class Concept(Section):

@@ -85,6 +85,10 @@ class Manifest:
         """Return the parts of one shard, oldest first."""
         return tuple(part for part in self.parts if part.shard == shard)
 
+    def contents(self, shard: int) -> list[str]:
+        """Return what stands for the events of a shard, whatever files they lie in."""
+        return sorted(sha for part in self.of_shard(shard) for sha in part.content)
+
     def grown(self, parts: tuple[Part, ...], source: Source) -> Manifest:
         """Return the manifest after an append."""
         return replace(

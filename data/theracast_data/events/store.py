@@ -82,9 +82,13 @@ class EventStore:
         """
         if shards < 1:
             raise ArtifactError(f"{folder}: an event store needs at least 1 shard (found {shards}).")
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        # An empty folder of parts without a manifest is what a crash of this very function leaves behind.
+        begun = {PARTS, f"{MANIFEST}.new"}
+        if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - begun):
             raise ArtifactError(f"{folder}: something is here already. Append to that store, or name a new folder.")
-        (folder / PARTS).mkdir(parents=True)
+        if (folder / PARTS).is_dir() and any((folder / PARTS).iterdir()):
+            raise ArtifactError(f"{folder}: there are files in {PARTS}/ already. Name a new folder.")
+        (folder / PARTS).mkdir(parents=True, exist_ok=True)
         write_manifest(folder, Manifest(shards))
         return cls.open(folder)
 
@@ -108,12 +112,16 @@ class EventStore:
         return self._manifest.shards
 
     def shard_files(self, shard: int) -> list[Path]:
-        """Return the Parquet files of one shard."""
+        """Return the Parquet files of one shard.
+
+        Raises:
+            ArtifactError: the shard has changed since the store was opened, or a file is missing.
+        """
         return [self.folder / PARTS / part.file for part in self._parts(shard)]
 
     def shard_hash(self, shard: int) -> str:
         """Return what changes when the events of a shard change; the order of appends and compaction do not matter."""
-        contents = sorted(sha for part in self._parts(shard) for sha in part.content)
+        contents = self._manifest.contents(shard)
         return hashlib.sha256("\n".join([str(self.shard_count), *contents]).encode()).hexdigest()
 
     def read_shard(self, shard: int, *, columns: Sequence[str] | None = None) -> pa.Table:
@@ -123,7 +131,7 @@ class EventStore:
             columns: only these, in this order.
 
         Raises:
-            ArtifactError: a part cannot be read.
+            ArtifactError: a part cannot be read, or the shard has changed since the store was opened.
         """
         parts = self._parts(shard)
         wanted = list(COLUMNS if columns is None else columns)
@@ -131,7 +139,7 @@ class EventStore:
             return empty_events().select(wanted)
         if len(parts) == 1 and parts[0].sorted:
             return _read_part(self.folder / PARTS / parts[0].file, wanted)
-        table = pa.concat_tables([_read_part(path, list(COLUMNS)) for path in self.shard_files(shard)])
+        table = pa.concat_tables([_read_part(self.folder / PARTS / part.file, list(COLUMNS)) for part in parts])
         order = pc.sort_indices(table, sort_keys=_ORDER)
         return table.select(wanted).take(order).combine_chunks()
 
@@ -162,7 +170,7 @@ class EventStore:
     def compact(self) -> int:
         """Rewrite every shard as one sorted file and return how many were rewritten; the events stay the same.
 
-        Whoever has the store open goes on reading the former files: they are removed at the next append or compaction.
+        Whoever has the store open reads the new files from then on.
 
         Raises:
             ArtifactError: another process is writing.
@@ -187,6 +195,7 @@ class EventStore:
             if rewritten:
                 sync_folder(self.folder / PARTS)
                 self._commit(replace(manifest, generation=generation, parts=tuple(parts)))
+                _remove_orphans(self.folder, self._manifest)
         return rewritten
 
     def verify(self) -> None:
@@ -203,7 +212,17 @@ class EventStore:
     def _parts(self, shard: int) -> tuple[Part, ...]:
         if not 0 <= shard < self.shard_count:
             raise IndexError(f"{self.folder}: there is no shard {shard}; the store has 0 to {self.shard_count - 1}")
-        return self._manifest.of_shard(shard)
+        parts = self._manifest.of_shard(shard)
+        if all((self.folder / PARTS / part.file).exists() for part in parts):
+            return parts
+        # Compaction has replaced the files since the store was opened, which does not matter while the events are the same.
+        now = read_manifest(self.folder)
+        if now.contents(shard) != self._manifest.contents(shard):
+            raise ArtifactError(
+                f"{self.folder}: events were added to shard {shard} and its files replaced since the store was opened. "
+                "Start again; do not compact a store that is being read."
+            )
+        return now.of_shard(shard)
 
     def _commit(self, manifest: Manifest) -> None:
         write_manifest(self.folder, manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -74,7 +75,19 @@ def plan_features(features: Sequence[EventFeatures], concepts: Mapping[str, Conc
         raise StudyError(
             f"features.events: no such concept: {named}. Define it in events.concepts, or correct its name."
         )
-    names = list(dict.fromkeys(one.concept for one in features))
+    names = dict.fromkeys(one.concept for one in features)
+    return _plan(tuple(features), tuple((name, concepts[name]) for name in names))
+
+
+def event_catalogue(features: Sequence[EventFeatures], concepts: Mapping[str, Concept]) -> tuple[FeatureSpec, ...]:
+    """Return the meaning of each column, in the order of the columns. Raises as `plan_features`."""
+    return plan_features(features, concepts).catalogue
+
+
+@lru_cache(maxsize=8)  # a server asks for the same features for every patient, and describing them takes its time
+def _plan(features: tuple[EventFeatures, ...], named: tuple[tuple[str, Concept], ...]) -> EventPlan:
+    concepts = dict(named)
+    names = list(concepts)
     places = {name: place for place, name in enumerate(names)}
     # One window may be written in several ways (1w, 7d); it is computed once.
     spans = {window: _span(window) for one in features for window in one.windows}
@@ -101,11 +114,6 @@ def plan_features(features: Sequence[EventFeatures], concepts: Mapping[str, Conc
         cells=tuple(cells),
         catalogue=tuple(catalogue),
     )
-
-
-def event_catalogue(features: Sequence[EventFeatures], concepts: Mapping[str, Concept]) -> tuple[FeatureSpec, ...]:
-    """Return the meaning of each column, in the order of the columns. Raises as `plan_features`."""
-    return plan_features(features, concepts).catalogue
 
 
 def _span(window: str) -> int:

@@ -170,7 +170,7 @@ def _write_part(table: FeatureTable, rows: pd.DataFrame, keys: pa.Schema, path: 
     columns += [pa.array(_narrow(table.frame[name].to_numpy()), from_pandas=True) for name in table.frame.columns]
     whole = pa.table(columns, names=[*keys.names, *table.frame.columns])
     with _replaced(path) as draft:
-        pq.write_table(whole, draft, compression="zstd", use_dictionary=keys.names)
+        pq.write_table(whole, draft, compression="zstd", use_dictionary=keys.names, write_statistics=keys.names)
 
 
 def _narrow(values: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -197,7 +197,9 @@ def _join(parts: Sequence[Path], keys: pa.Schema, names: Sequence[str], path: Pa
     schema = pa.schema([*keys, *kinds])
     with (
         _replaced(path) as draft,
-        pq.ParquetWriter(draft, schema, compression="zstd", use_dictionary=keys.names) as writer,
+        pq.ParquetWriter(
+            draft, schema, compression="zstd", use_dictionary=keys.names, write_statistics=keys.names
+        ) as writer,
     ):
         for part in parts:
             writer.write_table(pq.read_table(part).cast(schema))

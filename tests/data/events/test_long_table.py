@@ -236,6 +236,18 @@ def test_offsets_from_an_origin(tmp_path: Path) -> None:
         read_text(tmp_path, text, time=time)
 
 
+def test_several_entries_in_a_cell(tmp_path: Path) -> None:
+    text = HEADER + '1,2024-05-31,"253.2, E23.0",1,\n2,2024-05-31,,1,\n3,2024-05-31,"C34,",2,\n'
+    rows, report = read_text(tmp_path, text, split={"loinc": ","}, code="ICD//{loinc}")
+    assert [(row["subject_id"], row["code"], row["numeric_value"]) for row in rows] == [
+        ("1", "ICD//253.2", 1),
+        ("1", "ICD//E23.0", 1),
+        ("3", "ICD//C34", 2),
+    ]
+    assert (report.read, report.refused) == (3, {("(no code)", "no code"): 2})
+    assert report.first["(no code)", "no code"] == "labs.csv line 3"
+
+
 def test_parquet_with_its_own_types(tmp_path: Path) -> None:
     path = tmp_path / "labs.parquet"
     table = pa.table(

@@ -25,7 +25,7 @@ from theracast_features.events.sql import DUCKDB, SPARK, event_sql
 
 ORIGIN = datetime(2024, 1, 1)  # noqa: DTZ001 - events carry the hospital's own time
 AGGREGATES = get_args(Aggregate)
-WINDOWS = ("12h", "7d", "2w", "all")
+WINDOWS = ("12h", "7d", "1w", "2w", "all")
 CONCEPTS = {
     "creatinine": Concept(codes=("LOINC//2160-0",), unit="mg/dL", reference_range=(0.6, 1.2)),
     "ldh": Concept(codes=("LOINC//1", "LOINC//2"), label="LDH", unit="U/L", reference_range=(None, 250)),

@@ -54,6 +54,9 @@ class LongTableOptions(Section):
     value: ValueSpec | None = Field(None, description="Value; without it the code says everything.")
     unit: str | None = Field(None, description="UCUM unit of all values.")
     unit_column: str | None = Field(None, description="Column with the UCUM unit.")
+    split: dict[str, str] = Field(
+        {}, max_length=1, description="Column with several entries in a cell, each an event, and the sign between them."
+    )
     missing: tuple[str, ...] = Field((), description="Cells that mean `not known` in every column, beside empty ones.")
     delimiter: str = Field(",", min_length=1, max_length=1, description="Field separator of a CSV file.")
     encoding: Encoding = Field("utf-8", description="Text encoding of a CSV file.")
@@ -74,7 +77,7 @@ class LongTableOptions(Section):
         """The columns that are read, each once."""
         times = [spec.column for spec in (self.time, self.available_time) if spec is not None]
         values = [self.value.column, self.value.otherwise] if self.value is not None else []
-        named = [self.subject, *times, *_code_columns(self.code), *values, self.unit_column]
+        named = [self.subject, *times, *_code_columns(self.code), *values, self.unit_column, *self.split]
         return list(dict.fromkeys(name for name in named if name is not None))
 
 
@@ -105,7 +108,7 @@ def read_long_table(
         delimiter=options.delimiter,
         encoding=options.encoding,
     ):
-        events = _events(chunk, options, times, report)
+        events = _events(_split(chunk, options.split), options, times, report)
         report.written += events.num_rows
         yield events
 
@@ -127,6 +130,18 @@ def _events(chunk: Chunk, options: LongTableOptions, times: Mapping[str, TimeRea
     if not faults.kept.all():
         table = table.filter(pa.array(faults.kept))
     return table.cast(EVENT_SCHEMA)
+
+
+def _split(chunk: Chunk, split: Mapping[str, str]) -> Chunk:
+    """Return a row for each entry of the cells of the column that is to be split, if any."""
+    if not split:
+        return chunk
+    [(column, sign)] = split.items()
+    entries = pc.split_pattern(chunk.table[column].fill_null(""), pattern=sign).combine_chunks()
+    rows = pc.list_parent_indices(entries)
+    place = chunk.table.column_names.index(column)
+    table = chunk.table.take(rows).set_column(place, column, pc.list_flatten(entries))
+    return Chunk(table, lambda row: chunk.position(rows[row].as_py()))
 
 
 class _Faults:

@@ -1,0 +1,46 @@
+"""The events of a cohort as features, one row per decision, one shard in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from theracast_data.events.normalise import concept_events
+
+from theracast_data.cohort import Cohort
+from theracast_data.events.access import KEY
+from theracast_data.events.schema import empty_events
+from theracast_features.events.duckdb_engine import event_features
+from theracast_features.events.section import EventFeatures
+from theracast_features.specs import FeatureTable
+
+
+def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTable:
+    """Return the aggregates of every concept over its windows, as of each decision's index time.
+
+    Only what was known at the index time is seen; a decision without index time sees nothing.
+    """
+    if cohort.events is None:
+        raise ValueError("the cohort was read without its events")
+    concepts = {one.concept: cohort.events.concepts[one.concept] for one in features}
+    keys = cohort.decisions[KEY].astype("str")
+    waiting = np.ones(len(cohort), dtype=bool)
+    parts: list[pd.DataFrame] = []
+
+    def build(events: pa.Table, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> FeatureTable:
+        normal, _ = concept_events(events, concepts)
+        asked = pd.DataFrame({"subject_id": keys.iloc[rows], "index_time": cohort.decisions["index_time"].iloc[rows]})
+        return event_features(normal, asked.reset_index(drop=True), features, concepts)
+
+    for shard in cohort.events.shards():
+        rows = np.flatnonzero(waiting & keys.isin(pc.unique(shard["subject_id"]).to_pylist()).to_numpy())
+        if len(rows):
+            waiting[rows] = False
+            parts.append(build(shard, rows).frame.set_axis(rows))
+    rest = build(empty_events(), np.flatnonzero(waiting))
+    parts.append(rest.frame.set_axis(np.flatnonzero(waiting)))
+    frame = pd.concat([part for part in parts if len(part)] or parts).sort_index().reset_index(drop=True)
+    return FeatureTable(frame=frame, catalogue=rest.catalogue, decisions=cohort.decisions)

@@ -1,0 +1,160 @@
+"""How a feature came about, in words, and the very rows that one patient's value came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow.compute as pc
+
+from theracast_data.cohort import Cohort
+from theracast_data.errors import CohortError, StudyError
+from theracast_data.events.access import KEY
+from theracast_data.sources import ColumnSpec, Inputs, OneHotSpec, snake_case
+from theracast_features.build import build_features
+from theracast_features.events.section import EventFeatures, window_microseconds
+from theracast_features.naming import nearest_name
+from theracast_features.section import FeatureSection
+from theracast_features.specs import FeatureSpec
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """One feature: what it is, and (for one patient) what it was made from.
+
+    Attributes:
+        spec: the feature.
+        steps: sentences from the raw data to the value.
+        rows: per decision of the patient its value, and for events each row that was seen; None without a patient.
+    """
+
+    spec: FeatureSpec
+    steps: tuple[str, ...]
+    rows: tuple[tuple[str, pd.DataFrame], ...] = ()
+
+    def to_text(self) -> str:
+        """Return the lineage as lines to read."""
+        spec = self.spec
+        head = f"{spec.name}: {spec.label}{f' [{spec.unit}]' if spec.unit else ''} ({spec.modality}, {spec.kind})"
+        lines = [head, *(f"  {step}" for step in self.steps)]
+        for title, frame in self.rows:
+            lines += ["", title, frame.to_string(index=False) if len(frame) else "  no row was seen"]
+        return "\n".join(lines)
+
+
+def feature_lineage(
+    name: str, cohort: Cohort, section: FeatureSection, inputs: Inputs, *, patient: str | None = None
+) -> Lineage:
+    """Return how the feature `name` comes about, and from which rows for `patient`.
+
+    Args:
+        name: of the feature, e.g. `lab.albumin.slope.30d`.
+        cohort: the cohort it is built from.
+        section: resolved features of the study.
+        patient: identifier; at every site that knows it.
+
+    Raises:
+        StudyError: the study makes no such feature.
+        CohortError: there is no such patient.
+    """
+    chosen = cohort.take([])
+    if patient is not None:
+        chosen = cohort.take([row for row, one in enumerate(cohort.decisions["subject_id"]) if one == patient])
+        if not len(chosen):
+            raise CohortError(f"no decision of patient {patient!r} is in the cohort. Check the identifier.")
+    table = build_features(chosen, section)
+    specs = {spec.name: spec for spec in table.catalogue}
+    if name not in specs:
+        raise StudyError(f"the study makes no feature {name!r}{nearest_name(name, specs)}.")
+    spec = specs[name]
+    source = next((one for one in section.events if one.concept in spec.columns), None)
+    if source is not None and spec.columns[0] not in cohort.columns:
+        steps = _event_steps(spec, cohort)
+        rows = tuple(_event_rows(spec, source, chosen, row, table.frame[name].iloc[row]) for row in range(len(chosen)))
+        return Lineage(spec, steps, rows)
+    rows = tuple(_table_row(spec, chosen, row, table.frame[name].iloc[row]) for row in range(len(chosen)))
+    return Lineage(spec, _table_steps(spec, inputs), rows)
+
+
+def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
+    steps = []
+    for place, source in enumerate(inputs.sources):
+        headers = {one.name or snake_case(raw): (raw, one) for raw, one in source.columns.items()}
+        groups = {group.name: group for group in source.one_hot}
+        where = source.name or source.path
+        for column in spec.columns:
+            if column in headers:
+                steps += _column_steps(column, *headers[column], where=where, joined=place > 0)
+            elif column in groups:
+                steps.append(_group_step(column, groups[column], where=where))
+    if spec.role == "derived":
+        steps.append(f"computed from {', '.join(spec.columns)}{f' ({spec.source})' if spec.source else ''}")
+    if spec.role == "indicator":
+        steps.append("1 where the value was not measured, else 0")
+    return tuple(steps)
+
+
+def _column_steps(column: str, raw: str, spec: ColumnSpec, *, where: str, joined: bool) -> list[str]:
+    steps = [f"{column}: column {raw!r} of {where}{', joined by the patient' if joined else ''}"]
+    if spec.source_unit or spec.site_units:
+        units = {**({"elsewhere": spec.source_unit} if spec.source_unit else {}), **spec.site_units}
+        steps.append(f"converted to {spec.unit} from {', '.join(f'{unit} ({site})' for site, unit in units.items())}")
+    if spec.missing:
+        steps.append(f"cells that mean not known: {', '.join(map(str, spec.missing))}")
+    if spec.cap is not None:
+        steps.append(f"limited to {spec.cap}")
+    if spec.transform != "none":
+        steps.append(f"linear models see its {spec.transform}")
+    return steps
+
+
+def _group_step(column: str, group: OneHotSpec, *, where: str) -> str:
+    return f"{column}: the category whose column is 1 among {len(group.columns)} columns of {where}"
+
+
+def _table_row(spec: FeatureSpec, cohort: Cohort, row: int, value: object) -> tuple[str, pd.DataFrame]:
+    known = [column for column in spec.columns if column in cohort.values]
+    return _title(cohort, row, value), cohort.values.loc[[row], known]
+
+
+def _event_steps(spec: FeatureSpec, cohort: Cohort) -> tuple[str, ...]:
+    assert cohort.events is not None
+    concept = cohort.events.concepts[spec.columns[0]]
+    unit = f", in {concept.unit}" if concept.unit else ""
+    *_, aggregate, window = spec.name.split(".")
+    since = "at any time" if window == "all" else f"in the {window}"
+    return (
+        f"{spec.columns[0]}: events of the codes {', '.join(concept.codes)}{unit}",
+        f"seen: those {since} up to the decision that were available by then",
+        f"aggregate: {aggregate}",
+    )
+
+
+def _event_rows(
+    spec: FeatureSpec, source: EventFeatures, cohort: Cohort, row: int, value: object
+) -> tuple[str, pd.DataFrame]:
+    """Return the normalised events that the aggregate saw, oldest first."""
+    from theracast_data.events.normalise import concept_events
+
+    assert cohort.events is not None
+    key, asked = str(cohort.decisions[KEY].iloc[row]), cohort.decisions["index_time"].iloc[row]
+    concepts = {source.concept: cohort.events.concepts[source.concept]}
+    parts = []
+    for shard in cohort.events.shards():
+        own = shard.filter(pc.equal(shard["subject_id"], key))
+        if len(own):
+            normal, _ = concept_events(own, concepts)
+            parts.append(normal.to_pandas())
+    frame = pd.concat(parts) if parts else pd.DataFrame(columns=["time", "available_time", "code", "value"])
+    length = window_microseconds(spec.name.rsplit(".", 1)[1])
+    seen = (frame["time"] <= asked) & (frame["available_time"].fillna(frame["time"]) <= asked)
+    if length is not None:
+        seen &= frame["time"] > asked - pd.Timedelta(microseconds=length)
+    columns = [name for name in ("time", "available_time", "code", "numeric_value", "unit", "value") if name in frame]
+    return _title(cohort, row, value), frame.loc[seen, columns].sort_values("time", kind="stable")
+
+
+def _title(cohort: Cohort, row: int, value: object) -> str:
+    decision = cohort.decisions.iloc[row]
+    asked = "" if pd.isna(decision["index_time"]) else f", asked {decision['index_time']}"
+    return f"patient {decision['subject_id']} at {decision['site']}{asked}: {value}"

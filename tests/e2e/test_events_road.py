@@ -1,0 +1,136 @@
+"""The road of a study with events: store, features as of each decision, training, the same answer from raw events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from theracast_data.events.schema import EVENT_SCHEMA
+from theracast_data.events.store import EventStore, SourceRecord
+
+STUDY = """
+study: courses
+question: Do laboratory courses tell who responds?
+sources:
+  - path: patients.csv
+    subject: patient
+    site: hospital
+    index_time: decided
+    columns:
+      age: {modality: clinical, unit: a}
+events:
+  store: store
+  concepts:
+    albumin: {codes: [LOINC//1751-7], unit: g/dL, assume_unit: g/dL, label: Albumin}
+    ldh: {codes: ["LOINC//2532-0", "LOCAL//LDH*"], unit: U/L, reference_range: [120, 250]}
+endpoints:
+  - {name: response, kind: binary, column: response}
+features:
+  events:
+    - {concept: albumin, windows: [30d, all], aggregates: [last, slope, count]}
+    - {concept: ldh, windows: [90d], aggregates: [last, outside, since_last], transform: log1p}
+validation: {development: [A, B], external: [C], scheme: {outer: 2, inner: 3}}
+search: {families: [elasticnet, lightgbm], trials: 3, seed: 3, replicates: 10}
+report: {bootstrap: 100}
+"""
+
+
+def _courses(n: int = 240) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Patients whose falling albumin and high LDH before the decision speak against response; values after it lie."""
+    rng = np.random.default_rng(5)
+    trend, level = rng.normal(0, 1, n), rng.normal(0, 1, n)
+    response = rng.random(n) < 1 / (1 + np.exp(0.3 - 1.6 * trend + 1.2 * level))
+    decided = pd.Timestamp("2024-03-01T12:00") + pd.to_timedelta(rng.integers(0, 300, n), unit="D")
+    patients = pd.DataFrame(
+        {
+            "patient": [f"P{number}" for number in range(n)],
+            "hospital": np.array(["A", "B", "C"])[np.arange(n) % 3],
+            "decided": decided,
+            "age": rng.integers(40, 85, n),
+            "response": response.astype(int),
+        }
+    )
+    rows = []
+    for number in range(n):
+        for day in (-60, -40, -20, -5, 10):
+            late = day > 0
+            albumin = 3.8 + 0.02 * trend[number] * day + rng.normal(0, 0.05) if not late else 9.0 * response[number]
+            grams = number % 3 == 1
+            unit = "g/L" if grams else "g/dL"
+            moment = decided[number] + pd.Timedelta(days=day)
+            rows.append((f"P{number}", moment, "LOINC//1751-7", albumin * (10 if grams else 1), unit))
+        for day in (-30, -3, 5):
+            value = np.exp(5.3 + 0.3 * level[number] + rng.normal(0, 0.05)) if day < 0 else 1000.0
+            rows.append((f"P{number}", decided[number] + pd.Timedelta(days=day), "LOCAL//LDH-serum", value, "U/L"))
+    events = pd.DataFrame(rows, columns=["subject_id", "time", "code", "numeric_value", "unit"])
+    return patients, events.assign(text_value=None, available_time=pd.NaT)
+
+
+def _table(events: pd.DataFrame) -> pa.Table:
+    typed = events.astype({"time": "datetime64[us]", "available_time": "datetime64[us]", "text_value": object})
+    return pa.Table.from_pandas(typed[EVENT_SCHEMA.names], schema=EVENT_SCHEMA, preserve_index=False)
+
+
+@pytest.fixture(scope="module")
+def courses(new_workplace: Callable[..., Any]) -> tuple[Any, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    place = new_workplace(patients=60)
+    patients, events = _courses()
+    patients.to_csv(place.folder / "patients.csv", index=False)
+    store = EventStore.create(place.folder / "store", shards=3)
+    store.append(SourceRecord(name="made", kind="test"), [_table(events)])
+    (place.folder / "courses.yaml").write_text(STUDY, encoding="utf-8")
+    return place, patients, events, place.json("train", "courses.yaml")
+
+
+def _with_events(patients: pd.DataFrame, events: pd.DataFrame) -> list[dict[str, Any]]:
+    records = patients.assign(decided=patients["decided"].dt.strftime("%Y-%m-%dT%H:%M:%S")).to_dict("records")
+    wire = events.assign(time=events["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))
+    by_patient = dict(list(wire[["subject_id", "time", "code", "numeric_value", "unit"]].groupby("subject_id")))
+    return [
+        {key: value for key, value in record.items() if key != "response"}
+        | {"events": by_patient[record["patient"]].drop(columns="subject_id").to_dict("records")}
+        for record in records
+    ]
+
+
+def test_the_courses_are_learned_from(courses: Any) -> None:
+    _, _, _, result = courses
+    assert result["external"]["C"]["auc"] > 0.75
+
+
+def test_the_feature_table_has_one_row_per_decision_and_names_from_the_spec(courses: Any) -> None:
+    place, patients, _, _ = courses
+    place.run("features", "courses.yaml", "--out", "wide.parquet")
+    wide = pd.read_parquet(place.folder / "wide.parquet")
+    assert len(wide) == len(patients)
+    assert {"lab.albumin.last.30d", "lab.albumin.slope.all", "lab.ldh.outside.90d"} <= set(wide.columns)
+    assert (wide["lab.albumin.count.all"] == 4).all(), "the fifth value comes after the decision"
+    assert wide["lab.albumin.last.30d"].between(2, 6).all(), "g/L became g/dL, and nothing from the future came in"
+
+
+def test_raw_events_in_a_request_give_the_answer_of_the_store(courses: Any, tmp_path: Path) -> None:
+    place, patients, events, _ = courses
+    external = patients[patients["hospital"] == "C"].head(20)
+    file = tmp_path / "asked.json"
+    file.write_text(json.dumps(_with_events(external, events)), encoding="utf-8")
+    scored = place.json("score", "courses", file)
+    without_future = events[events["time"] <= events["subject_id"].map(patients.set_index("patient")["decided"])]
+    file.write_text(json.dumps(_with_events(external, without_future)), encoding="utf-8")
+    again = place.json("score", "courses", file)
+    for one, other in zip(scored["rows"], again["rows"], strict=True):
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-12)
+    empty = [row | {"events": []} for row in _with_events(external.head(1), events)]
+    file.write_text(json.dumps(empty), encoding="utf-8")
+    assert "lab.albumin.last.30d" in place.json("score", "courses", file)["rows"][0]["missing"]
+
+
+def test_verify_replays_courses_on_every_road(courses: Any) -> None:
+    place, _, _, _ = courses
+    assert place.json("verify", "models:/courses/1")["passed"]
