@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -222,50 +223,78 @@ def test_what_is_no_store_is_told(tmp_path: Path) -> None:
         EventStore.open(tmp_path / "store")
 
 
-WRITER = """
+# Every round forks a writer of its own: what is heavy to import is imported once.
+WRITERS = """
+import os
 import sys
 from pathlib import Path
 import pyarrow as pa
 from theracast_data.events.schema import EVENT_SCHEMA
 from theracast_data.events.store import EventStore, SourceRecord
 
-store = EventStore.open(Path(sys.argv[1]))
-number = len(store.manifest["sources"])
-while True:
-    people = [f"p{one}" for one in range(50)]
-    columns = {"subject_id": people, "code": [f"run//{number}"] * 50}
-    table = pa.table([columns.get(name, [None] * 50) for name in EVENT_SCHEMA.names], schema=EVENT_SCHEMA)
-    store.append(SourceRecord(f"{number}", "test"), [table])
-    number += 1
-    if number % 7 == 0:
-        store.compact()
-    print(number, flush=True)
+def write():
+    store = EventStore.open(Path(sys.argv[1]))
+    number = len(store.manifest["sources"])
+    while True:
+        people = [f"p{one}" for one in range(50)]
+        columns = {"subject_id": people, "code": [f"run//{number}"] * 50}
+        table = pa.table([columns.get(name, [None] * 50) for name in EVENT_SCHEMA.names], schema=EVENT_SCHEMA)
+        store.append(SourceRecord(f"{number}", "test"), [table])
+        number += 1
+        print("written", number, flush=True)
+        if number % 3 == 0:
+            store.compact()
+
+for _ in sys.stdin:
+    writer = os.fork()
+    if writer == 0:
+        write()
+    print("writer", writer, flush=True)
+    _, status = os.waitpid(writer, 0)
+    print("killed", os.WTERMSIG(status), flush=True)
 """
+
+
+def kill_a_writer(writers: subprocess.Popen[str], *, after: float) -> int:
+    """Return how many appends a writer told of until it was killed, some seconds after the first."""
+    assert writers.stdin is not None
+    assert writers.stdout is not None
+    writers.stdin.write("next\n")
+    writers.stdin.flush()
+    told: dict[str, int] = {}
+    while not {"writer", "killed"} <= set(told):
+        what, number = writers.stdout.readline().split()
+        told[what] = int(number)
+        if {"writer", "written"} == set(told):
+            time.sleep(after)
+            os.kill(told["writer"], signal.SIGKILL)
+            told["sent"] = signal.SIGKILL
+    assert told["killed"] == told["sent"]
+    return told["written"]
 
 
 def test_killed_writer_leaves_the_old_or_the_new_store(tmp_path: Path) -> None:
     EventStore.create(tmp_path / "store", shards=4)
     rng, orphans = random.Random(7), 0
-    for _ in range(20):
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "store")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
-            assert writer.stdout is not None
-            told = int(writer.stdout.readline())
-            time.sleep(rng.uniform(0, 0.06))
-            writer.send_signal(signal.SIGKILL)
-            told = max([told, *(int(line) for line in writer.stdout.read().split("\n")[:-1])])
-        assert writer.returncode == -signal.SIGKILL
-
-        store = EventStore.open(tmp_path / "store")
-        store.verify()
-        appended = len(store.manifest["sources"])
-        assert appended >= told  # what was told to be written is written, and at most what was under way after it
-        assert appended <= told + 1
-        codes = pa.concat_tables([store.read_shard(shard) for shard in range(4)])["code"].value_counts().to_pylist()
-        assert {one["values"]: one["counts"] for one in codes} == {f"run//{number}": 50 for number in range(appended)}
-        begun = {int(path.name.split("-")[0]) for path in (tmp_path / "store" / "parts").iterdir()}
-        orphans += max(begun) > store.manifest["generation"]
+    command = [sys.executable, "-c", WRITERS, str(tmp_path / "store")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:
+        for _ in range(20):
+            told = kill_a_writer(writers, after=rng.uniform(0, 0.06))
+            orphans += check_killed(tmp_path / "store", told)
     assert orphans  # otherwise no kill met a writer at work
+    store = EventStore.open(tmp_path / "store")
     store.append(LABS, [])
     named = {part["file"] for part in json.loads((tmp_path / "store" / "manifest.json").read_text())["parts"]}
     assert {path.name for path in (tmp_path / "store" / "parts").iterdir()} == named
+
+
+def check_killed(folder: Path, told: int) -> bool:
+    """Check that the store holds what was told and at most one append more; return whether a half one lies beside it."""
+    store = EventStore.open(folder)
+    store.verify()
+    appended = len(store.manifest["sources"])
+    assert told <= appended <= told + 1
+    codes = pa.concat_tables([store.read_shard(shard) for shard in range(4)])["code"].value_counts().to_pylist()
+    assert {one["values"]: one["counts"] for one in codes} == {f"run//{number}": 50 for number in range(appended)}
+    begun = {int(path.name.split("-")[0]) for path in (folder / "parts").iterdir()}
+    return max(begun) > store.manifest["generation"]
