@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from theracast_data.errors import StudyError
 from theracast_data.events.concepts import Concept
@@ -53,6 +55,7 @@ class EventPlan:
         needs: the aggregates of each window, over all concepts.
         wanted: one row per concept: name, position, longest window, ends of the reference range (null: open).
         cells: one per column of the result.
+        targets: each aggregate in a window with the column of every concept, -1 where it has none.
         catalogue: the meaning of each.
     """
 
@@ -60,6 +63,7 @@ class EventPlan:
     needs: tuple[frozenset[Aggregate], ...]
     wanted: pa.Table
     cells: tuple[Cell, ...]
+    targets: tuple[tuple[Aggregate, int, NDArray[np.intp]], ...]
     catalogue: tuple[FeatureSpec, ...]
 
 
@@ -112,8 +116,23 @@ def _plan(features: tuple[EventFeatures, ...], named: tuple[tuple[str, Concept],
         needs=tuple(frozenset(need) for need in needs),
         wanted=_wanted([(name, reach[name], concepts[name].reference_range or (None, None)) for name in names]),
         cells=tuple(cells),
+        targets=_targets(
+            cells, [any(end is not None for end in concepts[name].reference_range or ()) for name in names]
+        ),
         catalogue=tuple(catalogue),
     )
+
+
+def _targets(cells: Sequence[Cell], ranged: Sequence[bool]) -> tuple[tuple[Aggregate, int, NDArray[np.intp]], ...]:
+    targets: dict[tuple[Aggregate, int, int], NDArray[np.intp]] = {}
+    met: Counter[Cell] = Counter()  # one window written in two ways (1w, 7d) makes a second set
+    for number, cell in enumerate(cells):
+        if cell.aggregate == "outside" and not ranged[cell.concept]:
+            continue  # nothing is outside of no range: the column stays missing
+        key = (cell.aggregate, cell.window, met[cell])
+        met[cell] += 1
+        targets.setdefault(key, np.full(len(ranged), -1, dtype=np.intp))[cell.concept] = number
+    return tuple((aggregate, window, columns) for (aggregate, window, _), columns in targets.items())
 
 
 def _span(window: str) -> int:

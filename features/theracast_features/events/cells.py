@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from theracast_data.errors import SchemaError
-from theracast_features.events.catalogue import Cell, EventPlan
+from theracast_features.events.catalogue import EventPlan
 from theracast_features.events.section import Aggregate
 from theracast_features.events.sql import MICROSECONDS_A_DAY
 from theracast_features.specs import FeatureTable
@@ -88,31 +87,13 @@ def feature_table(grouped: pa.Table, decisions: pd.DataFrame, plan: EventPlan) -
     order = np.argsort(grouped["place"].to_numpy().astype(np.int64) * len(decisions) + grouped["decision"].to_numpy())
     rows = grouped["decision"].to_numpy()[order]
     place = grouped["place"].to_numpy()[order]
-    for (aggregate, window, _), targets in _by_kind(plan).items():
+    for aggregate, window, targets in plan.targets:
         found = _computed(aggregate, window, lambda name: grouped[name].to_numpy(), plan.windows[window])[order]
         target = targets[place]
         asked = target >= 0
         values[target[asked], rows[asked]] = found[asked]
     frame = pd.DataFrame(values.T, columns=[spec.name for spec in plan.catalogue], copy=False)
     return FeatureTable(frame=frame, catalogue=plan.catalogue, decisions=decisions.reset_index(drop=True))
-
-
-def _by_kind(plan: EventPlan) -> dict[tuple[Aggregate, int, int], NDArray[np.intp]]:
-    """Return for each aggregate in a window the column of each concept, -1 where it has none.
-
-    One window written in two ways (1w, 7d) makes a second set, told by the last number of the key.
-    """
-    ends = zip(plan.wanted["low"].to_pylist(), plan.wanted["high"].to_pylist(), strict=True)
-    ranged = [low is not None or high is not None for low, high in ends]
-    targets: dict[tuple[Aggregate, int, int], NDArray[np.intp]] = {}
-    repeats: Counter[Cell] = Counter()
-    for number, cell in enumerate(plan.cells):
-        if cell.aggregate == "outside" and not ranged[cell.concept]:
-            continue
-        key = (cell.aggregate, cell.window, repeats[cell])
-        repeats[cell] += 1
-        targets.setdefault(key, np.full(len(ranged), -1, dtype=np.intp))[cell.concept] = number
-    return targets
 
 
 def _computed(aggregate: Aggregate, place: int, column: Column, window: int) -> Floats:
