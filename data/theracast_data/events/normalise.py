@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ _SPELLINGS = {
     "x10^9/l": "10*9/L", "10e9/l": "10*9/L", "10*9/l": "10*9/L", "x10e9/l": "10*9/L", "g/pt/l": "10*9/L",
     "m/ul": "10*6/uL", "m/mcl": "10*6/uL", "10^6/ul": "10*6/uL", "x10^6/ul": "10*6/uL",
     "10^12/l": "10*12/L", "x10^12/l": "10*12/L", "10*12/l": "10*12/L", "/ul": "/uL", "/mcl": "/uL", "cells/ul": "/uL",
+    "cmh2o": "cm[H2O]", "mosm/l": "mosm/L", "mosm/kgh2o": "mosm/kg", "mg/24hr": "mg/d", "mg/24h": "mg/d", "mls": "mL",
+    "mls/dl": "mL/dL", "mm/hr": "mm/h",
     "mmhg": "mm[Hg]", "percent": "%", "fl": "fL", "pg": "pg", "°c": "Cel", "degc": "Cel", "°f": "[degF]",
     "degf": "[degF]", "mcg": "ug", "ml": "mL", "l": "L", "cc": "mL", "bpm": "/min", "kg/m^2": "kg/m2",
     "kg/m²": "kg/m2", "ratio": "1", "years": "a", "year": "a", "days": "d", "day": "d", "hours": "h", "hour": "h",
@@ -110,7 +113,8 @@ def concept_events(events: pa.Table, concepts: Mapping[str, Concept]) -> tuple[p
 def ucum_spelling(unit: str) -> str:
     """Return a unit as UCUM spells it, where it is met in one other spelling: `K/uL` gives 10*3/uL. Others stay."""
     # The sign of micro exists twice: as such (which casefold turns into the other) and as the Greek letter.
-    return _SPELLINGS.get("".join(unit.casefold().split()).replace("\u03bc", "u"), unit.strip())
+    plain = html.unescape(unit).strip()
+    return _SPELLINGS.get("".join(plain.casefold().split()).replace("\u03bc", "u"), plain)
 
 
 @dataclass(frozen=True)

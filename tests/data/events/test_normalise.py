@@ -139,7 +139,7 @@ def test_notes_count_what_was_assumed_and_what_was_not_used() -> None:
 @pytest.mark.parametrize(
     ("written", "ucum"),
     [("K/uL", "10*3/uL"), ("MG/DL", "mg/dL"), ("mm Hg", "mm[Hg]"), ("mEq/L", "meq/L"), ("mcg/dL", "ug/dL"),
-     ("Units/L", "U/L"), ("µmol/L", "umol/L"), (" mg/dL ", "mg/dL"), ("fathom", "fathom")],
+     ("Units/L", "U/L"), ("µmol/L", "umol/L"), (" mg/dL ", "mg/dL"), ("&#176;C", "Cel"), ("mm/hr", "mm/h"), ("fathom", "fathom")],
 )  # fmt: skip
 def test_spellings_of_units(written: str, ucum: str) -> None:
     assert ucum_spelling(written) == ucum
