@@ -25,7 +25,7 @@ from theracast_data.events.readers.times import TimeReader, TimeSpec, end_of_day
 from theracast_data.events.report import IngestReport
 from theracast_data.events.schema import EVENT_SCHEMA
 from theracast_data.section import Section
-from theracast_data.spelling import CellTable
+from theracast_data.spelling import CellTable, parse_number
 
 Floats = npt.NDArray[np.float64]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$"
@@ -266,6 +266,7 @@ class _Reader:
         self.path, self.options, self.report = path, options, report
         self.time = time_reader(options.time, base=base)
         self.available = time_reader(options.available_time, base=base) if options.available_time else None
+        self.levels = {one.name: CellTable(one.levels) for one in options.instruments}
         self.owner = {item: instrument for instrument in options.instruments for item in instrument.items}
 
     def wide(self, batch_rows: int) -> Iterator[_Forms]:
@@ -405,24 +406,42 @@ class _Reader:
     ) -> Floats:
         """Return the answers as numbers, NaN where there is none or where it is none of the item's."""
         numbers = np.full(len(cells), np.nan)
-        tables = {one.name: CellTable(one.levels) for one in self.options.instruments}
-        for row in np.flatnonzero(kept):
-            cell = cells[row]
-            if not isinstance(cell, str) or not cell.strip() or cell.strip() in self.options.missing:
+        rows = np.flatnonzero(kept)
+        # Few different answers in many rows: each is understood once.
+        cell_of, words = pd.factorize(cells[rows])
+        item_of, named = pd.factorize(items[rows])
+        known = np.flatnonzero(cell_of >= 0)
+        pairs, first, place, counts = np.unique(
+            item_of[known] * (len(words) + 1) + cell_of[known],
+            return_index=True,
+            return_inverse=True,
+            return_counts=True,
+        )
+        understood = np.full(len(pairs), np.nan)
+        for at in np.argsort(first):
+            item, cell = str(named[pairs[at] // (len(words) + 1)]), str(words[pairs[at] % (len(words) + 1)]).strip()
+            if not cell or cell in self.options.missing:
                 continue
-            item = str(items[row])
-            instrument = self.owner[item]
-            said = tables[instrument.name].get(cell)
-            number = float(said) if said is not None else pd.to_numeric(cell.strip(), errors="coerce")
-            low, high = instrument.range_of(item)
-            between = bool(instrument.grades) and number % 1 > 0
-            if low <= number <= high and not between:
-                numbers[row] = number
-                continue
-            why = "the answer is no number" if np.isnan(number) else f"the answer is outside {low:g} to {high:g}"
-            why = "the answer lies between two grades" if between else why
-            self.report.refuse(self._code(item), why, position=chunk.position(int(row)))
+            understood[at], fault = self._understood(item, cell)
+            if fault:
+                where = chunk.position(int(rows[known[first[at]]]))
+                self.report.refuse(self._code(item), fault, position=where, count=int(counts[at]))
+        numbers[rows[known]] = understood[place]
         return numbers
+
+    def _understood(self, item: str, cell: str) -> tuple[float, str | None]:
+        """Return the number that an answer says, or NaN and why it says none."""
+        instrument = self.owner[item]
+        said = self.levels[instrument.name].get(cell)
+        number = float(said) if said is not None else parse_number(cell)
+        low, high = instrument.range_of(item)
+        if number is None:
+            return np.nan, "the answer is no number"
+        if not low <= number <= high:
+            return np.nan, f"the answer is outside {low:g} to {high:g}"
+        if instrument.grades and number % 1:
+            return np.nan, "the answer lies between two grades"
+        return number, None
 
     def _code(self, item: str) -> str:
         return f"PRO//{self.owner[item].name}//{item}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 # Effects, worst first (order of Ensembl's consequences), each with the words of MAF, SnpEff and VEP, and of OAK.
@@ -42,12 +43,14 @@ class Variant(NamedTuple):
     driver: bool = False
 
 
+@lru_cache(maxsize=4096)
 def effect_of(written: str) -> str:
     """Return the effect in one word, the worst of several: `Missense_Mutation` and `missense_variant` give missense."""
     words = re.split(r"[&,]", written.strip().casefold())
     return min((_EFFECT_OF.get(word.strip(), "other") for word in words), key=EFFECTS.index)
 
 
+@lru_cache(maxsize=65536)
 def short_protein(change: str | None) -> str | None:
     """Return a change of the protein in letters: `ENSP1:p.Val600Glu` gives p.V600E; None for none."""
     if not change or change in (".", "NA"):
