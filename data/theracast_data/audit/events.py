@@ -56,7 +56,7 @@ def audit_events(
         fit: features and mask of the training rows to the fitted state of the preprocessing.
         same_day: whether what carries a date without clock time is known on that day.
     """
-    arrays = event_arrays(events, same_day=same_day)
+    arrays = event_arrays(events, same_day=same_day, assume_dates=False)
     known = concepts or {}
     findings = [
         *check_result_before_specimen(arrays),

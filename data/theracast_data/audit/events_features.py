@@ -162,7 +162,7 @@ def _stages(
     events: pa.Table, decisions: pd.DataFrame, same_day: SameDay
 ) -> Iterator[tuple[npt.NDArray[np.intp], Booleans]]:
     """Yield decisions, at most one of each patient, and the rows of events that were known at them."""
-    arrays = event_arrays(events, same_day=same_day)
+    arrays = event_arrays(events, same_day=same_day, assume_dates=False)
     subject = subject_positions(arrays, decisions["subject_id"].to_numpy())
     index = decisions["index_time"].to_numpy().astype("datetime64[us]").astype(np.int64)
     number = decisions.groupby("subject_id", sort=False).cumcount().to_numpy()

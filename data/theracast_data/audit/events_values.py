@@ -25,7 +25,7 @@ def check_duplicate_results(arrays: EventArrays) -> list[Finding]:
             "time": arrays.time[measured],
             "code": arrays.code[measured],
             "number": arrays.number[measured],
-            "unit": arrays.unit[measured],
+            "unit": arrays.units(measured),
         }
     )
     repeated = np.zeros(len(arrays), np.bool_)
@@ -64,7 +64,7 @@ def check_implausible_values(arrays: EventArrays, concepts: Mapping[str, Concept
         outside = np.concatenate([below, above])
         if not len(outside):
             continue
-        units = Counter(str(unit or "none given") for unit in arrays.unit[outside])
+        units = Counter(str(unit or "none given") for unit in arrays.units(outside))
         written = [f"{unit} ({count})" for unit, count in units.most_common()]
         findings.append(
             Finding(

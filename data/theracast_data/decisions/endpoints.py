@@ -223,8 +223,8 @@ def _levels(selection: Selection, endpoint: BestResponse) -> Integers:
         if of_text is None:
             level[at] = -1 if otherwise is None else otherwise
             continue
-        for one in at:
-            found = with_text[of_text].get(str(arrays.text[one] or "").strip().casefold(), otherwise)
+        for one, text in zip(at, arrays.texts(at), strict=True):
+            found = with_text[of_text].get(str(text or "").strip().casefold(), otherwise)
             unread += found is None
             level[one] = -1 if found is None else found
     if unread:

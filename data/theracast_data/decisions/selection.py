@@ -40,7 +40,9 @@ class Selection:
         if selector.texts:
             allowed = {text.casefold() for text in selector.texts}
             at = np.flatnonzero(chosen)
-            chosen[at] = [isinstance(text, str) and text.strip().casefold() in allowed for text in self.arrays.text[at]]
+            chosen[at] = [
+                isinstance(text, str) and text.strip().casefold() in allowed for text in self.arrays.texts(at)
+            ]
         if selector.value is not None:
             at = np.flatnonzero(chosen)
             name = selector.concept or wanted[0]
@@ -81,7 +83,7 @@ class Selection:
             return numbers
         assumed = condition.assume_unit or (concept.assume_unit if concept is not None else None)
         quantity = condition.quantity or (concept.quantity if concept is not None else None)
-        written = np.array([one or assumed or "" for one in self.arrays.unit[at]], dtype=object)
+        written = np.array([one or assumed or "" for one in self.arrays.units(at)], dtype=object)
         for source in sorted(set(written)):
             here = (written == source) & np.isfinite(numbers)
             if not here.any():

@@ -289,7 +289,7 @@ def _attribute(
         endings = np.array([code.rsplit("//", 1)[-1] for code in arrays.codes], dtype=object)
         said, usable = endings[arrays.code[event]], np.ones(len(event), np.bool_)
     else:
-        said = arrays.text[event]
+        said = arrays.texts(event)
         usable = np.array([isinstance(one, str) and bool(one.strip()) for one in said], dtype=np.bool_)
     # Ties at one moment are broken by what is said, so that the order of the rows decides nothing.
     facts = pd.DataFrame({"decision": decision, "time": arrays.time[event], "said": said})[usable]

@@ -95,14 +95,13 @@ class EventArrays:
         row: (n,) position of the event in the given table.
         subject: (n,) position in `subjects`.
         time: (n,) microseconds since 1970, `UNDATED` where true at all times.
-        known: (n,) when the value was known; a date without clock time counts as known at the end of its day.
+        known: (n,) when the value was known, never before its time.
         available: (n,) when the source says that it was known, `UNDATED` where it says nothing.
-        date_only: (n,) whether `time` has no clock time.
+        date_only: (n,) whether `time` is a date without clock time: at midnight, and known at the end of the day or
+            nothing said.
         code: (n,) position in `codes`.
         codes: distinct codes, sorted.
         number: (n,) float64, NaN where the event has none.
-        text: (n,) str or None.
-        unit: (n,) str or None.
     """
 
     subjects: npt.NDArray[np.object_]
@@ -115,19 +114,31 @@ class EventArrays:
     code: Integers
     codes: tuple[str, ...]
     number: npt.NDArray[np.float64]
-    text: npt.NDArray[np.object_]
-    unit: npt.NDArray[np.object_]
+    table: pa.Table
 
     def __len__(self) -> int:
         return len(self.time)
 
+    def texts(self, at: Integers) -> npt.NDArray[np.object_]:
+        """Return the texts of these events, None where there is none."""
+        return np.asarray(self.table["text_value"].take(pa.array(self.row[at])).to_pylist(), dtype=object)
 
-def event_arrays(events: pa.Table | pd.DataFrame, *, same_day: SameDay = "hidden") -> EventArrays:
-    """Return the events as sorted arrays. A time at midnight sharp is a date without clock time.
+    def units(self, at: Integers) -> npt.NDArray[np.object_]:
+        """Return the units of these events as the source wrote them, None where it wrote none."""
+        return np.asarray(self.table["unit"].take(pa.array(self.row[at])).to_pylist(), dtype=object)
+
+
+def event_arrays(
+    events: pa.Table | pd.DataFrame, *, same_day: SameDay = "hidden", assume_dates: bool = True
+) -> EventArrays:
+    """Return the events as sorted arrays.
+
+    Readers say of a date without clock time that it was known at the end of its day.
 
     Args:
         events: with the columns of `EVENT_SCHEMA`; others are passed over.
         same_day: whether what carries only a date is known at the start or at the end of its day.
+        assume_dates: whether a time at midnight of which nothing says when it was known is a date without clock time.
 
     Raises:
         SchemaError: a column is missing or of another type, or an event has no patient or code.
@@ -137,9 +148,14 @@ def event_arrays(events: pa.Table | pd.DataFrame, *, same_day: SameDay = "hidden
     codes, code = _encoded(table["code"])
     time = _microseconds(table["time"])
     available = _microseconds(table["available_time"])
-    date_only = (time != UNDATED) & (time % DAY == 0)
-    later = (available != UNDATED) & (available >= time)
-    known = _end_of_day(np.where(later, available, time), same_day)
+    end = np.where(time != UNDATED, time, 0) + DAY - 1
+    unsaid = available == UNDATED
+    date_only = (time != UNDATED) & (time % DAY == 0) & (unsaid | (available == end))
+    known = np.maximum(time, available)
+    if same_day == "visible":
+        known = np.where(date_only, time, known)
+    elif assume_dates:
+        known = np.where(date_only & unsaid, end, known)
     order = np.lexsort((code, time, subject))
     number = table["numeric_value"].to_numpy().astype(np.float64)
     return EventArrays(
@@ -153,8 +169,7 @@ def event_arrays(events: pa.Table | pd.DataFrame, *, same_day: SameDay = "hidden
         code=code[order],
         codes=tuple(codes.tolist()),
         number=number[order],
-        text=table["text_value"].to_numpy().astype(object)[order],
-        unit=table["unit"].to_numpy().astype(object)[order],
+        table=table,
     )
 
 
@@ -196,16 +211,10 @@ def pairs_in_window(
     return decision, np.repeat(begin, count) + within
 
 
-def _end_of_day(time: Integers, same_day: SameDay) -> Integers:
-    """Return when something with this time was known."""
-    if same_day == "visible":
-        return time
-    return np.where((time != UNDATED) & (time % DAY == 0), time + DAY, time)
-
-
 def _encoded(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.object_], Integers]:
     """Return the distinct texts, sorted, and each row's position among them."""
-    encoded = pa.array(column.to_numpy(), type=pa.string()).dictionary_encode()
+    whole = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=pa.string())
+    encoded = whole.dictionary_encode()
     distinct = np.asarray(encoded.dictionary.to_pylist(), dtype=object)
     order = np.argsort(distinct)
     place = np.empty(len(order), np.int64)

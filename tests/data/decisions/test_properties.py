@@ -31,6 +31,7 @@ rows = st.tuples(
     st.none(),
     st.one_of(st.none(), moments),
 )
+"""Patient, time, code, number, text, unit, available."""
 streams = st.lists(rows, max_size=25)
 windows = st.tuples(
     st.sampled_from("[("), st.integers(-12, 0), st.integers(-12, 0), st.sampled_from("])"), st.booleans()
@@ -77,17 +78,16 @@ ENDPOINTS = EventEndpoints.model_validate(
 )
 
 
-def at_end_of_day(moment: datetime) -> datetime:
-    return moment + timedelta(days=1) if (moment.hour, moment.minute) == (0, 0) else moment
-
-
 def visible(row: tuple[Any, ...], index: datetime) -> bool:
     time, available = row[1], row[6]
-    known = available if available is not None and (time is None or available >= time) else time
-    return (time is None or time <= index) and (known is None or at_end_of_day(known) <= index)
+    if time is None:
+        return available is None or available <= index
+    midnight = (time.hour, time.minute) == (0, 0)
+    known = available or (time + timedelta(days=1) if midnight else time)
+    return time <= index and known <= index
 
 
-@quick
+@settings(quick, max_examples=200)
 @given(
     streams, windows, st.integers(0, 3), st.one_of(st.none(), st.integers(0, 3)), st.sampled_from(["events", "days"])
 )
@@ -197,3 +197,31 @@ def test_first_event_is_that_of_a_slow_loop(stream: list[tuple[Any, ...]]) -> No
 def test_windows_say_whether_they_look_ahead(drawn: tuple[str, int, int, str, bool]) -> None:
     assert not parse_window(written(drawn)).looks_ahead
     assert parse_window(written(drawn).replace(f", {drawn[2]}d", ", 1d")).looks_ahead
+
+
+@settings(quick, max_examples=150)
+@given(streams)
+def test_best_response_is_that_of_a_slow_loop(stream: list[tuple[Any, ...]]) -> None:
+    section = DecisionSection.model_validate({"trigger": {"codes": ["RX//1"], "occurrence": "each"}})
+    decisions = derive_decisions(table(stream), section).frame
+    found = derive_event_endpoints(table(stream), decisions, ENDPOINTS)["bor"]
+    level = {"RECIST//PR": 2, "RECIST//SD": 1, "PROGRESSION//1": 0}
+    for place, (subject, stamp) in enumerate(zip(decisions["subject_id"], decisions["index_time"], strict=True)):
+        index = stamp.to_pydatetime()
+        own = [row for row in stream if row[0] == subject and row[1] is not None]
+        horizon = index + timedelta(days=10)
+        never = EPOCH + timedelta(days=999)
+        stop = min([row[1] for row in own if row[2] == "DX//1" and row[1] > index], default=never)
+        deaths = [row[1] for row in own if row[2] == "MEDS_DEATH" and index < row[1] <= horizon]
+        deaths += [index for row in own if row[2] == "MEDS_DEATH" and row[1] == index.replace(hour=0)]
+        best = None
+        for moment in sorted({row[1] for row in own if row[2] in level and index < row[1] <= horizon}):
+            if moment > min([stop, *deaths]):
+                break
+            said = min(level[row[2]] for row in own if row[1] == moment and row[2] in level)
+            best = said if best is None else max(best, said)
+            if said == 0:
+                break
+        if best is None and deaths:
+            best = 0
+        np.testing.assert_equal(found[place], np.nan if best is None else float(best))
