@@ -72,7 +72,7 @@ MAX_RATE = 0.2  # 1/d: a size that halves or doubles in 3.5 days; beyond it the 
 _STEPS = 150
 _NO_RATE = 1e-6  # 1/d: a doubling in 1,900 years
 _MAX_GROWTH = 50.0  # g times the length of observation: exp(50) is no tumour, and squares of it still are numbers
-_STARTS = ((1e-3, 1e-2), (5e-3, 1e-3), (1e-4, 5e-2))
+_STARTS = ((1e-3, 1e-2), (1e-3, 1e-4), (5e-3, 1e-3), (1e-4, 5e-2))
 
 
 def fit_regression_growth(days: ArrayLike, relative: ArrayLike, *, min_points: int = 2) -> RegressionGrowth:

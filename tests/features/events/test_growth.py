@@ -72,22 +72,25 @@ def test_regression_growth_ends_at_the_simpler_models() -> None:
     assert np.isfinite([extreme.growth, extreme.decay, extreme.rmse]).all()
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 900), st.floats(0, 4)), min_size=2, max_size=12))
-def test_regression_growth_is_no_worse_than_a_general_solver(rows: list[tuple[int, float]]) -> None:
-    """SciPy's bounded least squares from the same starts, on any course of sizes."""
-    days, size = np.array([row[0] for row in rows], float), np.array([row[1] for row in rows])
+@pytest.mark.parametrize("seed", range(60))
+def test_regression_growth_is_no_worse_than_a_grid_or_a_general_solver(seed: int) -> None:
+    """On courses of the model with 15 % noise, where several minima are possible: a grid of rates, and SciPy from its best."""
+    draw = np.random.default_rng(seed)
+    days = np.sort(draw.choice(np.arange(20, 900, 20), draw.integers(2, 12), replace=False)).astype(float)
+    truth = {"growth": 10 ** draw.uniform(-4, -2.2), "decay": 10 ** draw.uniform(-4, -1.5)}
+    size = growth.regression_growth(days, **truth) * np.exp(draw.normal(0, 0.15, len(days)))
     found = growth.fit_regression_growth(days, size)
 
     def residuals(rates: np.ndarray) -> np.ndarray:
         return growth.regression_growth(days, growth=rates[0], decay=rates[1]) - size
 
-    limit = (min(growth.MAX_RATE, 50 / days.max()), growth.MAX_RATE)
-    starts = [(1e-3, 1e-2), (5e-3, 1e-3), (1e-4, 5e-2)]
-    best = min(least_squares(residuals, start, bounds=(0, limit), x_scale=1e-3).cost for start in starts)
-    assert found.rmse <= np.sqrt(2 * best / len(days)) * (1 + 1e-3) + 1e-4
+    rates = [(g, d) for g in (0.0, *np.geomspace(1e-5, 0.05, 20)) for d in (0.0, *np.geomspace(1e-5, 0.19, 20))]
+    start = min(rates, key=lambda pair: float((residuals(np.array(pair)) ** 2).sum()))
+    inside = np.clip(start, 1e-7, 0.19)
+    best = least_squares(residuals, inside, bounds=(0, (50 / days.max(), growth.MAX_RATE)), x_scale=(1e-3, 1e-2))
+    assert found.rmse <= np.sqrt(2 * best.cost / len(days)) + 1e-4
     assert np.sqrt(np.mean(residuals(np.array([found.growth, found.decay])) ** 2)) == pytest.approx(
-        found.rmse, abs=1e-4
+        found.rmse, abs=1e-5
     )
 
 
