@@ -240,6 +240,7 @@ def test_drugs_say_whether_they_were_given_ordered_or_stated() -> None:
     assert only(ordered) == (at("2024-03-04"), code, 200.0, "ordered", "mg", at("2024-03-04") + LAST)
     assert only(stated) == (at("2024-01-01"), code, 200.0, "stated", "mg", AT_EIGHT)
     assert reasons(given | {"status": "not-done"}) == {("MedicationAdministration", "status not-done"): 1}
+    assert reasons(ordered | {"doNotPerform": True}) == {("MedicationRequest", "doNotPerform"): 1}
     assert reasons(stated | {"status": "not-taken"}) == {("MedicationStatement", "status not-taken"): 1}
 
 

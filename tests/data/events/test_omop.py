@@ -36,7 +36,7 @@ TABLES: dict[str, list[dict[str, Any]]] = {
     "concept": [dict(zip(("concept_id", "vocabulary_id", "concept_code"), row, strict=True)) for row in CONCEPTS],
     "person": [
         {"person_id": 1, "year_of_birth": 1950, "month_of_birth": 4, "day_of_birth": 12, "gender_concept_id": 8532,
-         "gender_source_value": "w", "race_concept_id": 8527, "race_source_value": None},
+         "gender_source_value": "w", "race_concept_id": 8527, "race_source_value": None, "care_site_id": 4},
         {"person_id": 2, "year_of_birth": 1961, "month_of_birth": None, "day_of_birth": None, "gender_concept_id": 0,
          "gender_source_value": None, "race_concept_id": 0, "race_source_value": None},
         {"person_id": 3, "year_of_birth": None, "month_of_birth": None, "day_of_birth": None, "gender_concept_id": 8507,
@@ -112,6 +112,7 @@ EXPECTED = [
     ("3", None, "Gender//M", None, "M", None, None),
     ("1", None, "Race//5", None, "5", None, None),
     ("3", None, "Race//asian", None, "asian", None, None),
+    ("1", None, "Organization//4", None, "4", None, None),
     dated("SNOMED//44054006", "2020-01-05"),
     dated("ICD10CM//E11", "2020-01-06"),
     dated("local//own-17", "2020-01-07"),
@@ -189,6 +190,16 @@ def test_what_is_no_database_is_told(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SchemaError, match=name):
         read(tmp_path / name)
+
+
+def test_a_damaged_file_and_a_password_in_the_address_are_told(tmp_path: Path) -> None:
+    (tmp_path / "person.parquet").write_text("no Parquet")
+    with pytest.raises(SchemaError, match=r"person\.parquet: .*Export it again"):
+        read(tmp_path)
+    pytest.importorskip("pg8000.dbapi", reason="pip install 'theracast[server]'")
+    with pytest.raises(SchemaError, match="PGPASSWORD") as told:
+        read("postgresql://reader:hush@127.0.0.1/postgres")
+    assert "hush" not in str(told.value)
 
 
 def test_eunomia_agrees_with_plain_queries(shared_cohorts: Path) -> None:

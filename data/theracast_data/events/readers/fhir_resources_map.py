@@ -213,8 +213,10 @@ def administration_rows(administration: Resource, context: Context) -> Iterator[
 
 
 def request_rows(request: Resource, context: Context) -> Iterator[Row]:
-    """Yield the drug when it was ordered, with its first dose."""
-    _check_status(request)
+    """Yield the drug when it was ordered, with its first dose; an order not to give it is refused."""
+    _check_status(request, also=("draft",))
+    if request.get("doNotPerform"):
+        raise UnreadableError("doNotPerform")
     value = _dose(_first_dose(request.get("dosageInstruction")))
     moment = context.moment(_needed(request, "authoredOn"))
     subject, code = context.subject(request), _medication(request, context)

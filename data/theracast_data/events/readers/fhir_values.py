@@ -52,8 +52,15 @@ def read_moment(text: object, *, zone: tzinfo = UTC) -> Moment:
     Raises:
         UnreadableError: it is no FHIR date, dateTime or instant.
     """
-    matched = _DATE.fullmatch(text) if isinstance(text, str) else None
-    if matched is None or not isinstance(text, str):
+    if not isinstance(text, str):
+        raise UnreadableError("date is not understood")
+    return _moment(text, zone)
+
+
+@lru_cache(maxsize=65_536)  # an encounter repeats its dates in every resource
+def _moment(text: str, zone: tzinfo) -> Moment:
+    matched = _DATE.fullmatch(text)
+    if matched is None:
         raise UnreadableError("date is not understood")
     try:
         if len(text) > len("2020-01-31"):
@@ -122,12 +129,12 @@ def concept_code(concept: object, *, preferred: Sequence[str], extra: Mapping[st
     if not isinstance(concept, dict):
         return None
     codings = [one for one in concept.get("coding") or () if isinstance(one, dict)]
+    if len(codings) == 1 and (only := coding_code(codings[0], extra)):
+        return only
     coded = [(code, coding) for coding in codings if (code := coding_code(coding, extra))]
     if not coded:
         text = concept.get("text")
         return f"text//{text.strip()}" if isinstance(text, str) and text.strip() else None
-    if len(coded) == 1:
-        return coded[0][0]
     for name in preferred:
         for code, _ in coded:
             if code.startswith(f"{name}//"):
@@ -177,9 +184,7 @@ def _unit(quantity: Mapping[str, Any]) -> str | None:
     return written if isinstance(written, str) else None
 
 
-def read_value(
-    holder: Mapping[str, Any], *, preferred: Sequence[str], extra: Mapping[str, str], prefix: str = "value"
-) -> Value | None:
+def read_value(holder: Mapping[str, Any], *, preferred: Sequence[str], extra: Mapping[str, str]) -> Value | None:
     """Return `value[x]` of an observation, a component or an answer; None if there is none.
 
     A coded value is SYSTEM//CODE as text, with its number where an ordinal value is attached; a boolean is 1 or 0.
@@ -187,10 +192,15 @@ def read_value(
     Raises:
         UnreadableError: the value is of a kind that is no event, or not what its kind demands.
     """
-    kind = next((key for key in holder if key.startswith(prefix) and key[len(prefix) :][:1].isupper()), None)
-    if kind is None or (value := holder[kind]) is None:
+    for kind in holder:  # a loop, as this is the innermost place of the reader
+        if kind.startswith("value") and kind[5:6].isupper():
+            break
+    else:
         return None
-    match kind[len(prefix) :]:
+    value = holder[kind]
+    if value is None:
+        return None
+    match kind.removeprefix("value"):
         case "Quantity":
             return read_quantity(value)
         case "Integer" | "Decimal":

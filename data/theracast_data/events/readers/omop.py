@@ -145,19 +145,21 @@ _CLINICAL: dict[str, _Table] = {
 _PERSON = (
     "person_id", "birth_datetime", "year_of_birth", "month_of_birth", "day_of_birth",
     "gender_concept_id", "gender_source_value", "race_concept_id", "race_source_value",
+    "care_site_id",
 )  # fmt: skip
 
 
 def read_omop(
     path: str | Path, *, options: OmopOptions, report: IngestReport, batch_rows: int = 200_000
 ) -> Iterator[pa.Table]:
-    """Yield the events of an OMOP database, at most about `batch_rows` at a time (three times as many for persons).
+    """Yield the events of an OMOP database, at most about `batch_rows` at a time (four times as many for persons).
 
     Codes are VOCABULARY//CODE of the standard concept; where that is 0, of the source concept; where that is 0 too, the
     source value as local//VALUE. A concept that the concept table lacks is OMOP//ID. What has none of these is refused.
-    Persons give MEDS_BIRTH (year alone: 1 July) and, true at all times, Gender//* and Race//*; deaths give MEDS_DEATH
-    with the cause as text. Of a drug exposure its start is read, with `ordered`, `dispensed` or `administered` as text
-    where the type says so; a coded result is VOCABULARY//CODE as text; end dates are not read.
+    Persons give MEDS_BIRTH (year alone: 1 July) and, true at all times, Gender//*, Race//* and Organization//* (care
+    site); deaths give MEDS_DEATH with the cause as text. Of a drug exposure its start is read, with `ordered`,
+    `dispensed` or `administered` as text where the type says so; a coded result is VOCABULARY//CODE as text; end dates
+    are not read.
 
     A time at midnight is OMOP's way to say that only the day is known: such an event is available at the end of its day.
 
@@ -309,7 +311,9 @@ def _person_query(present: Sequence[str]) -> str:
                 NULLIF(trim(CAST(race_source_value AS VARCHAR)), '')) AS code,
                 COALESCE(CAST(race_source_value AS VARCHAR), split_part(code, '//', 2)) AS text,
                 CASE WHEN code IS NULL THEN 'no race' END AS reason
-            FROM b LEFT JOIN concepts c ON c.concept_id = TRY_CAST(b.race_concept_id AS BIGINT))
+            FROM b LEFT JOIN concepts c ON c.concept_id = TRY_CAST(b.race_concept_id AS BIGINT)
+            UNION ALL BY NAME SELECT person_id, subject, 'Organization//' || CAST(care_site_id AS VARCHAR) AS code,
+                CAST(care_site_id AS VARCHAR) AS text FROM b WHERE care_site_id IS NOT NULL)
         SELECT person_id AS key, subject AS subject_id, time, code, CAST(NULL AS DOUBLE) AS numeric_value,
             text AS text_value, CAST(NULL AS VARCHAR) AS unit, CAST(NULL AS TIMESTAMP) AS available_time,
             CASE WHEN subject IS NULL THEN 'no person_id' ELSE reason END AS reason

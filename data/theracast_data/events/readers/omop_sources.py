@@ -123,7 +123,13 @@ def _parquet_folder(connection: duckdb.DuckDBPyConnection, folder: Path) -> Omop
         pattern = entry / f"*{_PARQUET}" if entry.is_dir() else entry
         if entry.suffix == _PARQUET or (entry.is_dir() and any(entry.glob(f"*{_PARQUET}"))):
             name = entry.stem.lower()
-            connection.execute(f'CREATE VIEW "{name}" AS FROM read_parquet({_quoted(pattern)}, union_by_name = true)')
+            query = f'CREATE VIEW "{name}" AS FROM read_parquet({_quoted(pattern)}, union_by_name = true)'
+            try:
+                connection.execute(query)
+            except duckdb.Error as error:
+                raise SchemaError(
+                    f"{entry}: not Parquet, or damaged ({type(error).__name__}). Export it again."
+                ) from error
             tables[name] = name
     return _DuckdbSource(connection, tables, "")
 
@@ -183,7 +189,11 @@ def _postgres(url: str, schema: str) -> Iterator[OmopSource]:
         ) from error
     parts = urlsplit(url)
     where = f"{parts.hostname}:{parts.port or 5432}{parts.path}"
-    password = unquote(parts.password) if parts.password else os.environ.get("PGPASSWORD")
+    if parts.password is not None:
+        raise SchemaError(
+            f"PostgreSQL at {where}: take the password out of the address, where it would end in records of the study, "
+            "and set it in the environment variable PGPASSWORD."
+        )
     user = unquote(parts.username or os.environ.get("PGUSER", ""))
     try:
         connection = pg8000.dbapi.connect(
@@ -191,7 +201,7 @@ def _postgres(url: str, schema: str) -> Iterator[OmopSource]:
             host=parts.hostname or "localhost",
             database=parts.path.lstrip("/") or None,
             port=parts.port or 5432,
-            password=password,
+            password=os.environ.get("PGPASSWORD"),
         )
     except (pg8000.Error, OSError) as error:
         raise SchemaError(
