@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +255,9 @@ def main() -> None:
     events = int(given.events)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make(folder, events=events, concepts=given.concepts, shards=given.shards)
+        # Not in this process: the peak memory of a child starts at what its parent holds.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(make, folder, events=events, concepts=given.concepts, shards=given.shards).result()
         print(
             f"{events:,} events, {events // 100:,} patients, {events // 50:,} decisions, {given.concepts} concepts x "
             f"{len(DAYS)} windows x {len(AGGREGATES)} aggregates, {given.shards} shards, {os.cpu_count()} cores"
