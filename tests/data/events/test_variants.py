@@ -107,6 +107,19 @@ def test_without_sheet_samples_are_patients_and_those_met(tmp_path: Path) -> Non
         read(path, format="maf", sample="Tumor_Barcode")
 
 
+def test_lines_that_are_no_text_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "variants.maf"
+    lines = MAF.encode().splitlines(keepends=True)
+    huge = b"TP53\tMissense_Mutation\tS1\t" + b"A" * 200_000 + b"\tp.R175H\tENST1\t60\t20\tPASS\n"
+    path.write_bytes(b"".join([*lines[:2], huge, lines[2].replace(b"S1", b"S\xff"), b"\n", lines[2]]))
+    table, report = read(path, format="maf")
+    assert len(table) == 3
+    assert report.first == {
+        ("(line)", "the line cannot be cut into cells"): "variants.maf line 3",
+        ("(line)", "the line is not valid utf-8"): "variants.maf line 4",
+    }
+
+
 VCF = """##fileformat=VCFv4.2
 ##contig=<ID=chr17>
 ##FILTER=<ID=weak,Description="weak evidence">

@@ -295,21 +295,42 @@ def _rows(
         reader = csv.reader(
             file, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
         )
-        for cells in reader:
+        for cells in _lines(reader):
             if header is None:
                 if cells and not cells[0].startswith("#"):
                     header = cells
                     _check_header(path, header, needed)
                 continue
             position = f"{path.name} line {reader.line_num}"
-            if len(cells) != len(header):
-                if cells:
-                    report.read += 1
-                    report.refuse("(line)", "the line has more or fewer cells than the header", position=position)
+            fault = _line_fault(cells, header)
+            if fault:
+                report.read += 1
+                report.refuse("(line)", fault, position=position)
+            if fault or not cells:
                 continue
             yield dict(zip(header, cells, strict=True)), position
     if header is None:
         raise SchemaError(f"{path}: the file is empty. Export it again.")
+
+
+def _lines(reader: Any) -> Iterator[list[str] | None]:
+    """Return the cells of each line, None for a line that cannot be cut into cells."""
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None
+
+
+def _line_fault(cells: list[str] | None, header: list[str]) -> str | None:
+    if cells is None:
+        return "the line cannot be cut into cells"
+    if cells and len(cells) != len(header):
+        return "the line has more or fewer cells than the header"
+    # What is no UTF-8 was read as this sign.
+    return "the line is not valid utf-8" if "\ufffd" in "".join(cells) else None
 
 
 def _check_header(path: Path, header: list[str], needed: Sequence[str]) -> None:
