@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from theracast_data.errors import TheracastError
 from theracast_models.response_model import ResponseModel
+from theracast_serving.bundle import rows_of_bundle
 from theracast_serving.describe import describe_model, example_rows
 from theracast_serving.score import describe_unknown, score_frame, unknown_columns
 from theracast_serving.sheet import board_sheet
@@ -77,11 +78,12 @@ class ScoreRequest(_Question):
 
     rows: list[Row] | None = Field(None, min_length=1, description=f"Raw columns of up to {MAX_ROWS} decisions.")
     patient: Row | None = Field(None, description="Raw columns of one decision.")
+    bundle: dict[str, Any] | None = Field(None, description="FHIR R4 bundle, for models made from events.")
 
     @model_validator(mode="after")
     def _check_one(self) -> ScoreRequest:
-        if (self.rows is None) == (self.patient is None):
-            raise ValueError('give either "rows": [{...}] or "patient": {...}')
+        if [self.rows, self.patient, self.bundle].count(None) != 2:
+            raise ValueError('give either "rows": [{...}], "patient": {...} or "bundle": {...}')
         return self
 
     @property
@@ -163,7 +165,11 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
 
     @app.post("/v1/score", responses=_FAULTS, summary="Score decisions", response_model=ScoreAnswer)
     def score(request: ScoreRequest = score_body) -> JSONResponse:
-        rows = request.all_rows
+        told: list[str] = []
+        if request.bundle is None:
+            rows = request.all_rows
+        else:
+            rows, told = _guarded(lambda: rows_of_bundle(request.bundle or {}, model))
         if len(rows) > MAX_ROWS:
             raise HTTPException(413, f"{len(rows)} rows in one request; at most {MAX_ROWS}. Send them in parts.")
         frame = pd.DataFrame(rows)
@@ -171,7 +177,7 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         def answer() -> JSONResponse:
             content = score_frame(model, frame, request.site).to_json()
             unused = describe_unknown(model.inputs, unknown_columns(model, frame))
-            return JSONResponse(finite(content | {"warnings": unused}))
+            return JSONResponse(finite(content | {"warnings": told + unused}))
 
         return _guarded(answer)
 

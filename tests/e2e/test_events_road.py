@@ -134,3 +134,46 @@ def test_raw_events_in_a_request_give_the_answer_of_the_store(courses: Any, tmp_
 def test_verify_replays_courses_on_every_road(courses: Any) -> None:
     place, _, _, _ = courses
     assert place.json("verify", "models:/courses/1")["passed"]
+
+
+def _bundle(patient: str, events: pd.DataFrame) -> dict[str, Any]:
+    """A FHIR bundle with the laboratory values of one patient, as a hospital's server would send it."""
+    observations = [
+        {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": event.code.removeprefix("LOINC//")}]},
+            "subject": {"reference": f"Patient/{patient}"},
+            "effectiveDateTime": event.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "valueQuantity": {"value": event.numeric_value, "code": event.unit, "system": "http://unitsofmeasure.org"},
+        }
+        for event in events.itertuples()
+        if event.code.startswith("LOINC//")
+    ]
+    return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in observations]}
+
+
+def test_a_fhir_bundle_is_scored_as_its_events_are(courses: Any, tmp_path: Path) -> None:
+    place, patients, events, _ = courses
+    patient = patients["patient"].iloc[2]
+    own = events[(events["subject_id"] == patient) & events["code"].str.startswith("LOINC//")]
+    own = own[own["time"] <= patients["decided"].iloc[2]]
+    bundle, rows = tmp_path / "bundle.json", tmp_path / "rows.json"
+    bundle.write_text(json.dumps(_bundle(patient, own)), encoding="utf-8")
+    wire = own.assign(time=own["time"].dt.strftime("%Y-%m-%dT%H:%M:%S"))[["time", "code", "numeric_value", "unit"]]
+    rows.write_text(json.dumps([{"patient": patient, "events": wire.to_dict("records")}]), encoding="utf-8")
+    by_bundle = place.json("score", "courses", bundle)["rows"][0]
+    by_rows = place.json("score", "courses", rows)["rows"][0]
+    assert by_bundle["subject_id"] == patient
+    assert by_bundle["contributions"] == pytest.approx(by_rows["contributions"], abs=1e-9)
+    refused = place.run("score", "models:/courses/1", tmp_path / "none.json", code=1)
+    assert "cannot be read" in refused.stderr
+
+
+def test_features_explain_shows_the_rows_that_were_seen(courses: Any) -> None:
+    place, _, _, _ = courses
+    told = place.run("features", "explain", "lab.albumin.last.30d", "--study", "courses.yaml", "--patient", "P4").stdout
+    assert "LOINC//1751-7" in told
+    assert told.count("LOINC//1751-7") == 3, "the definition, and the two values of the last 30 days"
+    unknown = place.run("features", "explain", "lab.albumin.lst.30d", "--study", "courses.yaml", code=1)
+    assert "lab.albumin.last.30d" in unknown.stderr

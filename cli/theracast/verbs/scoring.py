@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from theracast_models.prediction import Prediction
+    from theracast_models.response_model import ResponseModel
 
 
 def score(options: argparse.Namespace) -> int:
@@ -25,9 +26,9 @@ def score(options: argparse.Namespace) -> int:
 
     if options.out:
         require_free(options.out, overwrite=options.overwrite)
-    prediction = score_frame(
-        load_model(options.model), _read(options.file, options.sheet), site=options.site or options.sheet
-    )
+    model = load_model(options.model)
+    frame = _read(options.file, options.sheet, model)
+    prediction = score_frame(model, frame, site=options.site or options.sheet)
     if options.json:
         print_json(prediction.to_json())
     elif options.out:
@@ -38,21 +39,33 @@ def score(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: Path, sheet: str | None) -> pd.DataFrame:
+def _read(path: Path, sheet: str | None, model: ResponseModel) -> pd.DataFrame:
+    """Return the raw rows of a table, of JSON on standard input, or of a FHIR bundle."""
     import pandas as pd
 
     from theracast_data.table import read_file
+    from theracast_serving.bundle import is_bundle, rows_of_bundle
 
+    if str(path) != "-" and path.suffix.lower() != ".json":
+        return read_file(path, sheet=sheet)
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        content = json.loads(sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SchemaError(f"{path}: the file cannot be read ({error.strerror}). Check the path.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{name}: not valid JSON in UTF-8. Send a list of records, or a FHIR bundle.") from error
+    if is_bundle(content):
+        rows, told = rows_of_bundle(content, model)
+        for sentence in told:
+            tell(f"{name}: {sentence}")
+        return pd.DataFrame(rows)
     if str(path) != "-":
         return read_file(path, sheet=sheet)
-    try:
-        content = json.load(sys.stdin)
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"standard input: not valid JSON at line {error.lineno}. Send a list of records.") from error
-    rows = content.get("rows") if isinstance(content, dict) else content
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    records = content.get("rows") if isinstance(content, dict) else content
+    if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise SchemaError('standard input: send a list of records, or {"rows": [...]}.')
-    return pd.DataFrame(rows)
+    return pd.DataFrame(records)
 
 
 def _table(prediction: Prediction) -> pd.DataFrame:
@@ -97,7 +110,7 @@ def report(options: argparse.Namespace) -> int:
 
     require_free(options.out, overwrite=options.overwrite)
     model = load_model(options.model)
-    prediction = score_frame(model, _read(options.file, options.sheet), site=options.site or options.sheet)
+    prediction = score_frame(model, _read(options.file, options.sheet, model), site=options.site or options.sheet)
     places = [place for place, subject in enumerate(prediction.subject_id) if subject == options.patient]
     if len(places) != 1:
         found = "no patient" if not places else f"{len(places)} rows"
