@@ -6,12 +6,13 @@ import hashlib
 import importlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from functools import reduce
 from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import yaml
@@ -34,6 +35,7 @@ READERS: dict[str, tuple[str, str, str]] = {
     "omop": ("omop", "OmopOptions", "read_omop"),
     "fhir": ("fhir", "FhirOptions", "read_fhir"),
     "proms": ("proms", "PromsOptions", "read_proms"),
+    "variants": ("variants", "VariantsOptions", "read_variants"),
 }
 
 
@@ -113,21 +115,56 @@ def _add(options: Any, *, base: Path, store: EventStore, now: datetime) -> Inges
         name=name,
         kind=options.kind,
         sha256=content_sha256(path) if isinstance(path, Path) else "",
-        options=hashlib.sha256(options.model_dump_json(exclude={"name", "path"}).encode()).hexdigest(),
+        options=_way_sha256(options, base=base),
         time=now,
         report=report,
     )
-    if record.sha256 and any(
-        (known["sha256"], known["options"]) == (record.sha256, record.options) for known in store.manifest["sources"]
+    if any(
+        (known["kind"], known["sha256"], known["options"]) == (record.kind, record.sha256, record.options)
+        for known in store.manifest["sources"]
     ):
-        logger.info("%s: %s is in the store already, read in the same way; passed over", store.folder, name)
-        report.note = "in the store already, read in the same way; passed over"
+        report.note = (
+            "in the store already, read in the same way; passed over"
+            if record.sha256
+            else "this database is in the store already; passed over. Make a new store for what it holds by now"
+        )
+        logger.info("%s: %s: %s", store.folder, name, report.note)
         return report
     reader = reader_of(options.kind)
     taken = inspect.signature(reader).parameters
     offered = {"options": options, "base": base}
     store.append(record, reader(path, report=report, **{key: one for key, one in offered.items() if key in taken}))
     return report
+
+
+def _way_sha256(options: Any, *, base: Path) -> str:
+    """Return the sha256 of how a source is read, with the content of the files that its options name beside `path`."""
+    whole = hashlib.sha256(options.model_dump_json(exclude={"name", "path"}).encode())
+    for text in _texts(options.model_dump(exclude={"name", "path"})):
+        # Any other option may hold a text too, e.g. a column's name; it is a file only if there is one.
+        if len(text) < 1000 and "\0" not in text and (path := _named_file(text, base)) is not None:
+            whole.update(file_sha256(path).encode())
+    if "://" in options.path:
+        address = urlsplit(options.path)
+        # Neither a password nor a user's name belongs in a manifest, not even as part of a hash.
+        whole.update(f"{address.hostname}:{address.port}{address.path}".encode())
+    return whole.hexdigest()
+
+
+def _named_file(text: str, base: Path) -> Path | None:
+    try:
+        path = resolve_path(text, base=base)
+        return path if path.is_file() else None
+    except (StudyError, OSError, RuntimeError):
+        return None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def content_sha256(path: Path) -> str:

@@ -15,8 +15,9 @@ import yaml
 from pydantic import ValidationError
 
 from theracast_data.errors import SchemaError, StudyError
-from theracast_data.events.ingest import READERS, IngestSpec, content_sha256, ingest, reader_of
+from theracast_data.events.ingest import READERS, IngestSpec, content_sha256, ingest, read_spec, reader_of
 from theracast_data.events.readers.long_table import LongTableOptions
+from theracast_data.events.report import IngestReport
 from theracast_data.events.store import EventStore
 from theracast_data.section import describe_faults
 
@@ -111,6 +112,53 @@ def test_doing_it_again_finishes_and_doubles_nothing(tmp_path: Path, spec: Inges
     with (tmp_path / "labs.csv").open("a") as file:
         file.write("4,2024-05-30,albumin,3\n")
     assert ingest(other, base=tmp_path, store=store, now=NOW)[0].written == 2
+
+
+def test_changed_origins_are_another_way_to_read(tmp_path: Path) -> None:
+    (tmp_path / "labs.csv").write_text("id,offset\n1,60\n")
+    origin = {"table": "stays.csv", "key": "id", "column": "admitted"}
+    time = {"column": "offset", "unit": "minute", "origin": origin}
+    source = {"kind": "long_table", "path": "labs.csv", "subject": "id", "code": "A//b", "time": time}
+    store = EventStore.create(tmp_path / "store", shards=1)
+    for admitted in ("2024-05-30", "2024-05-30", "2024-05-31"):
+        (tmp_path / "stays.csv").write_text(f"id,admitted\n1,{admitted}\n")
+        ingest(IngestSpec(sources=[source]), base=tmp_path, store=store, now=NOW)
+    assert [one.isoformat() for one in store.read_shard(0)["time"].to_pylist()] == [
+        "2024-05-30T01:00:00",
+        "2024-05-31T01:00:00",
+    ]
+
+
+def test_a_database_is_known_by_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reader(path: str, *, report: IngestReport) -> list[pa.Table]:
+        report.read = 1
+        return []
+
+    monkeypatch.setattr("theracast_data.events.readers.omop.read_omop", reader)
+    store = EventStore.create(tmp_path / "store", shards=1)
+    notes = []
+    for address in ("me:secret@db/a", "you@db/a", "you@db/b"):
+        spec = IngestSpec(sources=[{"kind": "omop", "path": f"postgresql://{address}"}])
+        notes += [ingest(spec, base=tmp_path, store=store, now=NOW)[0].note]
+    assert [bool(note) for note in notes] == [False, True, False]
+    assert "Make a new store" in notes[1]
+    assert "secret" not in (tmp_path / "store" / "manifest.json").read_text()
+
+
+def test_read_spec(tmp_path: Path) -> None:
+    path = tmp_path / "sources.yaml"
+    path.write_text(SPEC)
+    assert [source.kind for source in read_spec(path).sources] == ["long_table", "meds", "wearables"]
+    for text, message in [
+        ("sources: [", "not valid YAML"),
+        ("sources: []", "at least 1 item"),
+        ("source: []", "Did you mean 'sources'"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(StudyError, match=message):
+            read_spec(path)
+    with pytest.raises(StudyError, match="cannot be read"):
+        read_spec(tmp_path / "nothing.yaml")
 
 
 def test_faults_of_the_declaration(tmp_path: Path, spec: IngestSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,14 @@ def test_a_date_without_clock_is_known_at_the_end_of_its_day(tmp_path: Path) -> 
     assert (rows[0]["time"], rows[0]["available_time"]) == (moment("2024-05-31"), None)
 
 
+def test_a_month_is_no_moment(tmp_path: Path) -> None:
+    cells = ["2024-05", "2024", "202405", "20240531", "2024-05-31T10"]
+    rows, report = read_text(tmp_path, HEADER + "".join(f"1,{cell},a,1,\n" for cell in cells))
+    assert [row["time"] for row in rows] == [moment("2024-05-31"), moment("2024-05-31T10:00")]
+    assert [row["available_time"] for row in rows] == [moment("2024-05-31T23:59:59.999999"), None]
+    assert report.refused == {("LOINC//a", "drawn is no moment of the form ISO 8601"): 3}
+
+
 def test_available_time_column(tmp_path: Path) -> None:
     text = (
         "patient,drawn,loinc,result,unit,known\n1,2024-05-31,a,1,,2024-06-02\n1,2024-05-31,a,1,,\n1,2024-05-31,a,1,,x\n"
@@ -285,6 +293,7 @@ def test_faults_of_the_file_and_its_options(tmp_path: Path) -> None:
     for change, message in [
         ({"code": "albumin"}, "write the code as SYSTEM//CODE"),
         ({"code": "X//{}"}, r"write columns of the code as \{column\}"),
+        ({"time": {"column": "drawn", "format": "%m/%Y"}}, "a moment needs a day"),
         ({"time": {"column": "drawn", "unit": "minute"}}, "`unit` and `origin` together"),
     ]:
         with pytest.raises(ValidationError, match=message):

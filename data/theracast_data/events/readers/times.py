@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from theracast_data.errors import SchemaError
 from theracast_data.events.readers.chunks import read_chunks
 from theracast_data.events.report import IngestReport
+from theracast_data.paths import resolve_path
 from theracast_data.section import Section
 
 Moments = np.ndarray[Any, np.dtype[np.datetime64]]
@@ -23,6 +24,7 @@ Moments = np.ndarray[Any, np.dtype[np.datetime64]]
 _UNITS = {"second": 1_000_000, "minute": 60_000_000, "hour": 3_600_000_000, "day": 86_400_000_000}
 _DAY = np.timedelta64(1, "D").astype("timedelta64[us]")
 _MOMENT = np.timedelta64(1, "us")
+_DAYS = ("%d", "%e", "%j", "%c", "%x", "%D", "%F", "%s")
 _CLOCK = ("%H", "%I", "%c", "%s", "%X", "%T", "%R")
 
 
@@ -51,6 +53,8 @@ class TimeSpec(Section):
             raise ValueError("write `unit` and `origin` together: the column then counts units from the origin")
         if self.unit is not None and self.format is not None:
             raise ValueError("a number of units has no `format`; remove it, or remove `unit` and `origin`")
+        if self.format is not None and not any(part in self.format for part in _DAYS):
+            raise ValueError(f"a moment needs a day, e.g. %d.%m.%Y (found {self.format})")
         return self
 
 
@@ -95,12 +99,13 @@ def time_reader(spec: TimeSpec, *, base: Path) -> TimeReader:
     """Return the reader of a column, with the origins of its patients read.
 
     Raises:
+        StudyError: a path names an environment variable that is not set.
         SchemaError: the table of origins is missing, lacks a column, or names a patient twice.
     """
     origin = spec.origin
     if not isinstance(origin, OriginTable):
         return TimeReader(spec)
-    path = base / origin.table
+    path = resolve_path(origin.table, base=base)
     known: dict[str, np.datetime64] = {}
     for chunk in read_chunks(path, [origin.key, origin.column], report=IngestReport(path.name), batch_rows=100_000):
         moments, _ = parse_times(chunk.table[origin.column], origin.format)
@@ -125,16 +130,18 @@ def parse_times(cells: pa.ChunkedArray, form: str | None = None) -> tuple[Moment
     """
     text = cells.to_pandas().str.strip()
     found = pd.to_datetime(text, format=form or "ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
-    # ISO 8601 dates have at most ten signs: 2024-05-31.
-    dated = (
-        (text.str.len() <= len("2024-05-31")).to_numpy(bool, na_value=False)
-        if form is None
-        else np.full(len(text), not any(part in form for part in _CLOCK))
-    )
-    return found.to_numpy().astype("datetime64[us]"), dated
+    moments = found.to_numpy().astype("datetime64[us]")
+    if form is not None:
+        return moments, np.full(len(text), not any(part in form for part in _CLOCK))
+    # ISO 8601 dates have eight to ten signs: 20240531, 2024-05-31. A month or year alone is no day: taken for its first,
+    # it would be known weeks before it was.
+    length = text.str.len().to_numpy(np.float64, na_value=np.nan)
+    moments[length < len("20240531")] = np.datetime64("NaT")
+    return moments, length <= len("2024-05-31")
 
 
 def end_of_day(moments: Moments) -> Moments:
     """Return the last moment of each day: what carries a date but no clock time is known by then."""
     days: Moments = moments.astype("datetime64[D]").astype("datetime64[us]")
-    return days + _DAY - _MOMENT
+    last: Moments = days + _DAY - _MOMENT
+    return last
