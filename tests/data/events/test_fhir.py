@@ -139,7 +139,6 @@ def test_patient() -> None:
     [
         ({"valueQuantity": quantity(4.1, "g/dL", unit="gram per dl")}, (4.1, None, "g/dL")),
         ({"valueQuantity": {"value": 5, "unit": "Units"}}, (5.0, None, "Units")),
-        ({"valueQuantity": quantity(0.3, "mg/L", comparator="<")}, (0.3, "<", "mg/L")),
         ({"valueInteger": 2}, (2.0, None, None)),
         ({"valueBoolean": True}, (1.0, None, None)),
         ({"valueString": "turbid"}, (None, "turbid", None)),
@@ -150,6 +149,13 @@ def test_patient() -> None:
 )
 def test_values_of_an_observation(value: dict[str, Any], expected: tuple[Any, ...]) -> None:
     assert only(observation("1751-7", **value)) == (AT_EIGHT, "LOINC//1751-7", *expected, None)
+
+
+def test_a_value_beyond_a_limit_stays_text_and_is_counted() -> None:
+    """As in the reader of long tables: no number is right for it."""
+    rows, report = events_of(observation("1988-5", valueQuantity=quantity(0.3, "mg/L", comparator="<")))
+    assert rows == [(AT_EIGHT, "LOINC//1988-5", None, "<0.3", "mg/L", None)]
+    assert dict(report.refused) == {("Quantity", "value beyond a limit, kept as text"): 1}
 
 
 def test_time_and_availability_of_an_observation() -> None:
@@ -196,10 +202,10 @@ def test_a_genomic_variant_is_one_event_of_its_gene() -> None:
                 "code": concept(LOINC, "48005-3"),
                 "valueCodeableConcept": concept("http://varnomen.hgvs.org", "p.Gly12Cys"),
             },
-            {"code": concept(LOINC, "81258-6"), "valueQuantity": quantity(0.23, "1")},
+            {"code": concept(LOINC, "81258-6"), "valueQuantity": quantity(23, "%")},
         ],
     )
-    assert only(variant) == (AT_EIGHT, "HGNC//KRAS", 0.23, "p.Gly12Cys", "1", None)
+    assert only(variant) == (AT_EIGHT, "HGNC//KRAS", 0.23, "p.G12C", "1", None)
     absent = variant | {"valueCodeableConcept": concept(LOINC, "LA9634-2")}
     assert reasons(absent) == {("Observation", "variant is absent"): 1}
 

@@ -90,6 +90,7 @@ REFUSED = {
     ("condition_occurrence", "date is not understood"): (1, "condition_occurrence, condition_occurrence_id 14"),
     ("condition_occurrence", "no date"): (1, "condition_occurrence, condition_occurrence_id 15"),
     ("measurement", "value_as_number is not a number"): (2, "measurement, measurement_id 23"),
+    ("measurement", "value beyond a limit, kept as text"): (1, "measurement, measurement_id 21"),
     ("drug_exposure", "no person_id"): (1, "drug_exposure, drug_exposure_id 31"),
 }
 
@@ -118,7 +119,7 @@ EXPECTED = [
     dated("local//own-17", "2020-01-07"),
     dated("OMOP//777", "2020-01-09"),
     ("1", day("2020-02-01 07:30"), "LOINC//1751-7", 4.1, None, "g/dL", None),
-    dated("LOINC//1751-7", "2020-02-01", 39.0, "<", "g/l"),
+    dated("LOINC//1751-7", "2020-02-01", None, "<39", "g/l"),
     dated("LOINC//1751-7", "2020-02-01", None, "SNOMED//260385009", "g/l"),
     dated("LOINC//1751-7", "2020-02-01", None, "raw", "g/l"),
     dated("RXNORM//161", "2020-03-01", None, "administered"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from theracast_data.events.readers.fhir_values import (
     Moment,
@@ -18,8 +18,10 @@ from theracast_data.events.readers.fhir_values import (
     read_value,
     reference_id,
 )
+from theracast_data.events.readers.variant_terms import short_protein
 
 Resource = Mapping[str, Any]
+Optional = TypeVar("Optional", Value, Value | None)
 
 BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
 STAGE = "FHIR//Condition.stage"
@@ -88,8 +90,19 @@ class Context:
         return found
 
     def value(self, holder: Resource) -> Value | None:
-        """Return `value[x]`."""
-        return read_value(holder, preferred=self.preferred, extra=self.systems)
+        """Return `value[x]`; one beyond a limit of detection is counted, and kept as text."""
+        return self.counted(read_value(holder, preferred=self.preferred, extra=self.systems))
+
+    def dose(self, quantity: object) -> Value:
+        """Return the dose; an empty value where none is said."""
+        said = isinstance(quantity, dict) and quantity.get("value") is not None
+        return self.counted(read_quantity(quantity)) if isinstance(quantity, dict) and said else Value()
+
+    def counted(self, value: Optional) -> Optional:
+        """Return the value as it is, with a count where no number is right for it."""
+        if value is not None and value.beyond:
+            self.refuse("Quantity", "value beyond a limit, kept as text")
+        return value
 
 
 def patient_rows(patient: Resource, context: Context) -> Iterator[Row]:
@@ -147,7 +160,7 @@ def _no_value(holder: Resource) -> str:
 
 
 def _variant(observation: Resource, components: Sequence[Resource], context: Context, row: Row) -> Row:
-    """Return the variant as HGNC//SYMBOL with the allele fraction as number and the change as text."""
+    """Return the variant as HGNC//SYMBOL with the allele fraction (0 to 1) as number and the change as text."""
     parts: dict[str, Resource] = {}
     for component in components:
         code = context.code(component.get("code"))
@@ -158,17 +171,15 @@ def _variant(observation: Resource, components: Sequence[Resource], context: Con
     gene = _display(parts.get(_GENE, {}).get("valueCodeableConcept"))
     if gene is None:
         raise UnreadableError("variant without a gene (component LOINC 48018-6)")
-    change = next(
-        (
-            text
-            for key in (_PROTEIN_CHANGE, _DNA_CHANGE)
-            if (text := _display(parts.get(key, {}).get("valueCodeableConcept")))
-        ),
-        None,
+    protein, coding = (
+        _display(parts.get(key, {}).get("valueCodeableConcept")) for key in (_PROTEIN_CHANGE, _DNA_CHANGE)
     )
+    change = short_protein(protein) or coding
     fraction = context.value(parts[_ALLELE_FRACTION]) if _ALLELE_FRACTION in parts else None
-    number, unit = (fraction.number, fraction.unit) if fraction else (None, None)
-    return row._replace(code=f"HGNC//{gene}", numeric_value=number, text_value=change, unit=unit)
+    if fraction is None or fraction.number is None:
+        return row._replace(code=f"HGNC//{gene}", text_value=change)
+    share = fraction.number / 100 if fraction.unit == "%" else fraction.number
+    return row._replace(code=f"HGNC//{gene}", numeric_value=share, text_value=change, unit="1")
 
 
 def _display(concept: object) -> str | None:
@@ -206,7 +217,7 @@ def _status_codes(concept: object) -> set[str]:
 def administration_rows(administration: Resource, context: Context) -> Iterator[Row]:
     """Yield the drug at the start of its administration, with its dose."""
     _check_status(administration)
-    value = _dose((administration.get("dosage") or {}).get("dose"))
+    value = context.dose((administration.get("dosage") or {}).get("dose"))
     subject, code = context.subject(administration), _medication(administration, context)
     time, available = _when(administration, context, "effective", None)
     yield Row(subject, time, code, value.number, "administered", value.unit, available)
@@ -217,7 +228,7 @@ def request_rows(request: Resource, context: Context) -> Iterator[Row]:
     _check_status(request, also=("draft",))
     if request.get("doNotPerform"):
         raise UnreadableError("doNotPerform")
-    value = _dose(_first_dose(request.get("dosageInstruction")))
+    value = context.dose(_first_dose(request.get("dosageInstruction")))
     moment = context.moment(_needed(request, "authoredOn"))
     subject, code = context.subject(request), _medication(request, context)
     yield Row(subject, moment.first, code, value.number, "ordered", value.unit, _available(moment))
@@ -226,7 +237,7 @@ def request_rows(request: Resource, context: Context) -> Iterator[Row]:
 def statement_rows(statement: Resource, context: Context) -> Iterator[Row]:
     """Yield the drug from when it was taken, known from when that was stated."""
     _check_status(statement, also=("not-taken", "unknown"))
-    value = _dose(_first_dose(statement.get("dosage")))
+    value = context.dose(_first_dose(statement.get("dosage")))
     subject, code = context.subject(statement), _medication(statement, context)
     time, available = _when(statement, context, "effective", "dateAsserted")
     yield Row(subject, time, code, value.number, "stated", value.unit, available)
@@ -251,10 +262,6 @@ def _first_dose(dosages: object) -> object:
             if rate.get("doseQuantity"):
                 return rate["doseQuantity"]
     return None
-
-
-def _dose(quantity: object) -> Value:
-    return read_quantity(quantity) if isinstance(quantity, Mapping) and quantity.get("value") is not None else Value()
 
 
 def procedure_rows(procedure: Resource, context: Context) -> Iterator[Row]:

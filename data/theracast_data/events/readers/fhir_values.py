@@ -155,15 +155,18 @@ def read_number(value: object) -> float:
 
 @dataclass(frozen=True)
 class Value:
-    """What was found: a number with its unit, a text, or both (`<` with a number below the limit of detection)."""
+    """What was found: a number, a text or both, with its unit. `beyond`: a limit of detection is all that is known."""
 
     number: float | None = None
     text: str | None = None
     unit: str | None = None
+    beyond: bool = False
 
 
 def read_quantity(quantity: Mapping[str, Any]) -> Value:
     """Return number and unit: the UCUM code where there is one, else the unit as it was written.
+
+    A value beyond a limit (`<5`) is text, since no number is right for it.
 
     Raises:
         UnreadableError: it has no number.
@@ -173,7 +176,10 @@ def read_quantity(quantity: Mapping[str, Any]) -> Value:
     comparator = quantity.get("comparator")
     if comparator is not None and comparator not in _COMPARATORS:
         raise UnreadableError("comparator is not understood")
-    return Value(read_number(quantity["value"]), comparator, _unit(quantity))
+    number = read_number(quantity["value"])
+    if comparator is not None:
+        return Value(None, f"{comparator}{number:.15g}", _unit(quantity), beyond=True)
+    return Value(number, None, _unit(quantity))
 
 
 def _unit(quantity: Mapping[str, Any]) -> str | None:
@@ -225,7 +231,7 @@ def _ratio(ratio: Mapping[str, Any]) -> Value:
     """Return a titre such as 1:128 as its quotient, without unit unless the parts have one and the same system."""
     upper, lower = (read_quantity(ratio.get(part) or {}) for part in ("numerator", "denominator"))
     if not lower.number or upper.number is None:
-        raise UnreadableError("ratio with a zero denominator")
+        raise UnreadableError("ratio is not of two numbers")
     units = (upper.unit or "1", lower.unit or "1")
     return Value(upper.number / lower.number, None, None if units == ("1", "1") else f"{units[0]}/{units[1]}")
 

@@ -122,7 +122,8 @@ _CLINICAL: dict[str, _Table] = {
         datetime="measurement_datetime",
         number="value_as_number",
         unit="unit_source_value",
-        text=f"COALESCE({_VALUE_CONCEPT}, {_OPERATOR}, IF(b.value_as_number IS NULL, b.value_source_value, NULL))",
+        text=f"COALESCE({_VALUE_CONCEPT}, {_OPERATOR} || CAST(b.value_as_number AS VARCHAR), "
+        "IF(b.value_as_number IS NULL, b.value_source_value, NULL))",
         others=("value_as_concept_id", "operator_concept_id", "value_source_value"),
     ),
     "observation": _Table(
@@ -158,7 +159,8 @@ def read_omop(
     source value as local//VALUE. A concept that the concept table lacks is OMOP//ID. What has none of these is refused.
     Persons give MEDS_BIRTH (year alone: 1 July) and, true at all times, Gender//*, Race//* and Organization//* (care
     site); deaths give MEDS_DEATH with the cause as text. Of a drug exposure its start is read, with `ordered`,
-    `dispensed` or `administered` as text where the type says so; a coded result is VOCABULARY//CODE as text; end dates
+    `dispensed` or `administered` as text where the type says so; a coded result is VOCABULARY//CODE as text, one
+    beyond a limit (`<5`) text too, since no number is right for it; end dates
     are not read.
 
     A time at midnight is OMOP's way to say that only the day is known: such an event is available at the end of its day.
@@ -233,14 +235,20 @@ def _missing_columns(source: OmopSource, table: str) -> str | None:
 
 def _accepted(mapped: pa.Table, table: str, report: IngestReport) -> pa.Table:
     """Return the rows without a reason against them; the others are counted."""
-    refused = mapped.filter(pc.is_valid(mapped["reason"]))
-    if refused.num_rows:
-        groups = refused.group_by("reason", use_threads=False).aggregate([("reason", "count"), ("key", "first")])
-        for row in groups.to_pylist():
-            position = f"{table}, {_key(table)} {row['key_first']}"
-            report.refuse(table, row["reason"], position=position, count=row["reason_count"])
-        mapped = mapped.filter(pc.is_null(mapped["reason"]))
+    _count(mapped, "reason", table, report)
+    mapped = mapped.filter(pc.is_null(mapped["reason"]))
+    if "note" in mapped.column_names:
+        _count(mapped, "note", table, report)
     return mapped.select(list(COLUMNS)).cast(EVENT_SCHEMA)
+
+
+def _count(mapped: pa.Table, column: str, table: str, report: IngestReport) -> None:
+    """Add to the report what the column says of the rows, with the key of the first of each kind."""
+    told = mapped.filter(pc.is_valid(mapped[column]))
+    groups = told.group_by(column, use_threads=False).aggregate([(column, "count"), ("key", "first")])
+    for row in groups.to_pylist():
+        position = f"{table}, {_key(table)} {row['key_first']}"
+        report.refuse(table, row[column], position=position, count=row[f"{column}_count"])
 
 
 def _key(table: str) -> str:
@@ -261,6 +269,7 @@ def _clinical_query(table: str, present: Sequence[str], local_system: str) -> st
     code, text = ("'MEDS_DEATH'", coded) if table == "death" else (coded, own.text)
     number = f"TRY_CAST(b.{own.number} AS DOUBLE)" if own.number else "CAST(NULL AS DOUBLE)"
     no_number = f"b.{own.number} IS NOT NULL AND NOT COALESCE(isfinite(number), false)" if own.number else "false"
+    beyond = f"b.{own.number} IS NOT NULL AND ({_OPERATOR}) IS NOT NULL" if _OPERATOR in own.text else "false"
     unit = "CASE WHEN u.vocabulary_id = 'UCUM' THEN u.concept_code ELSE NULLIF(trim(b.unit_source_value), '') END"
     joins = [("c", f"b.{own.concept}"), ("s", _column(own.source_concept))]
     joins += [("u", "b.unit_concept_id")] if own.unit else []
@@ -270,7 +279,7 @@ def _clinical_query(table: str, present: Sequence[str], local_system: str) -> st
     )
     return f"""
         SELECT *, CASE WHEN clock = TIME '00:00:00' THEN time + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND END
-            AS available_time
+            AS available_time, IF(beyond, 'value beyond a limit, kept as text', NULL) AS note
         FROM (SELECT *, CAST(time AS TIME) AS clock, CASE
             WHEN subject_id IS NULL THEN 'no person_id'
             WHEN time IS NULL AND no_date THEN 'no date'
@@ -280,7 +289,8 @@ def _clinical_query(table: str, present: Sequence[str], local_system: str) -> st
         FROM (SELECT b.{own.key} AS key, CAST(TRY_CAST(b.person_id AS BIGINT) AS VARCHAR) AS subject_id,
             COALESCE(TRY_CAST({_column(own.datetime)} AS TIMESTAMP), TRY_CAST(b.{own.date} AS TIMESTAMP)) AS time,
             COALESCE(CAST({_column(own.datetime)} AS VARCHAR), CAST(b.{own.date} AS VARCHAR)) IS NULL AS no_date,
-            {code} AS code, {number} AS number, number AS numeric_value, {no_number} AS no_number,
+            {code} AS code, {number} AS number, {beyond} AS beyond, IF(beyond, NULL, number) AS numeric_value,
+            {no_number} AS no_number,
             CAST({text} AS VARCHAR) AS text_value, {unit if own.unit else "NULL"} AS unit
         FROM ({rows}) b {joined}))"""
 
