@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, get_args
@@ -179,6 +180,18 @@ def test_permuting_a_large_shard_changes_no_cell() -> None:
     alone = event_features(part, wanted[wanted["subject_id"] == "17"], FEATURES[:2], CONCEPTS).frame
     own = before[wanted["subject_id"] == "17"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, own, check_exact=True)
+
+
+def test_threads_of_a_server_do_not_see_each_others_events() -> None:
+    def last(number: int) -> float:
+        events = table([("a", ORIGIN, None, "ldh", float(number))])
+        found: float = event_features(events, asked([("a", ORIGIN)]), FEATURES[1:2], CONCEPTS).frame[
+            "lab.ldh.last.all"
+        ][0]
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(last, range(40))) == list(range(40))
 
 
 def test_a_window_is_open_at_its_start_and_closed_at_the_decision() -> None:
