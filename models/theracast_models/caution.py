@@ -108,14 +108,15 @@ def _tell_modalities(told: list[list[str]], table: FeatureTable) -> list[set[str
 
 def _tell_range(told: list[list[str]], table: FeatureTable, reference: Reference) -> None:
     """Add a sentence where a value lies outside what was seen in development."""
-    for spec in table.catalogue:
-        seen = reference.features.get(spec.name)
-        if spec.kind != "numeric" or seen is None or seen.low is None or seen.high is None:
-            continue
-        values = numeric_values(table.frame, spec.name)
-        for side, rows in (("below", values < seen.low), ("above", values > seen.high)):
-            for row in np.flatnonzero(rows):
-                told[row].append(f"{spec.label} lies {side} everything seen in the development patients.")
+    known = [(spec, reference.features.get(spec.name)) for spec in table.catalogue if spec.kind == "numeric"]
+    ranges = [(spec, seen.low, seen.high) for spec, seen in known if seen is not None and seen.low is not None]
+    names = [spec.name for spec, _, _ in ranges]
+    values = table.frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
+    below = values < np.array([low for _, low, _ in ranges], dtype=np.float64)
+    above = values > np.array([high for _, _, high in ranges], dtype=np.float64)
+    for row, column in zip(*np.nonzero(below | above), strict=True):
+        side = "below" if below[row, column] else "above"
+        told[row].append(f"{ranges[column][0].label} lies {side} everything seen in the development patients.")
 
 
 def _tell_caps(told: list[list[str]], cohort: Cohort, table: FeatureTable) -> None:

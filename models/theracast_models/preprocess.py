@@ -154,6 +154,9 @@ class LinearInputs:
         """
         missing: list[list[str]] = [[] for _ in range(len(table))]
         unseen: list[list[str]] = [[] for _ in range(len(table))]
+        names = self._numeric[1].names
+        absent = ~np.isfinite(table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan))
+        place = {name: number for number, name in enumerate(names)}
         for column in self.columns:
             if isinstance(column, CategoryColumn):
                 values = text_values(table.frame, column.name)
@@ -161,7 +164,7 @@ class LinearInputs:
                 for row in np.flatnonzero(unknown):
                     (missing if values[row] is None else unseen)[row].append(column.name)
             elif column.scale > 0:
-                for row in np.flatnonzero(~np.isfinite(numeric_values(table.frame, column.name))):
+                for row in np.flatnonzero(absent[:, place[column.name]]):
                     missing[row].append(column.name)
         return [Gaps(tuple(filled), tuple(new)) for filled, new in zip(missing, unseen, strict=True)]
 

@@ -263,8 +263,8 @@ def _check_sum(base: Floats, phi: Floats, log_odds: Floats) -> None:
 
 def _missing(table: FeatureTable) -> list[list[str]]:
     names = np.array([spec.name for spec in table.catalogue if spec.role != "indicator"], dtype=object)
-    absent = np.column_stack([table.frame[name].isna().to_numpy() for name in names]) if len(names) else None
-    return [[]] * len(table) if absent is None else [[str(name) for name in names[row]] for row in absent]
+    absent = table.frame[list(names)].isna().to_numpy()
+    return [[str(name) for name in names[row]] for row in absent]
 
 
 def _identity(digest: str) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from theracast_data.events.normalise import concept_events
 
 from theracast_data.cohort import Cohort
 from theracast_data.events.access import KEY
+from theracast_data.events.normalise import concept_events
 from theracast_data.events.schema import empty_events
+from theracast_features.events.catalogue import event_catalogue
 from theracast_features.events.duckdb_engine import event_features
 from theracast_features.events.section import EventFeatures
 from theracast_features.specs import FeatureTable
@@ -40,7 +41,10 @@ def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTab
         if len(rows):
             waiting[rows] = False
             parts.append(build(shard, rows).frame.set_axis(rows))
-    rest = build(empty_events(), np.flatnonzero(waiting))
-    parts.append(rest.frame.set_axis(np.flatnonzero(waiting)))
-    frame = pd.concat([part for part in parts if len(part)] or parts).sort_index().reset_index(drop=True)
-    return FeatureTable(frame=frame, catalogue=rest.catalogue, decisions=cohort.decisions)
+    if waiting.any() or not parts:
+        without = np.flatnonzero(waiting)
+        parts.append(build(empty_events(), without).frame.set_axis(without))
+    frame = parts[0] if len(parts) == 1 else pd.concat(parts).sort_index()
+    return FeatureTable(
+        frame=frame.reset_index(drop=True), catalogue=event_catalogue(features, concepts), decisions=cohort.decisions
+    )
