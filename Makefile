@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 JOBS ?= auto
+EXTRAS ?= dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -19,7 +20,7 @@ help:
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Theracast needs Python 3.11 or newer, this is %d.%d. Name one: make PYTHON=python3.12" % sys.version_info[:2])'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
 demo: $(STAMP)

@@ -26,7 +26,7 @@ class Concept(Section):
 
     @model_validator(mode="after")
     def _check_codes(self) -> Concept:
-        wrong = [code for code in self.codes if "//" not in code]
+        wrong = [code for code in self.codes if "//" not in code and not code.startswith("MEDS_")]
         if wrong:
             raise ValueError(f"write codes as SYSTEM//CODE, e.g. LOINC//1751-7 (found {', '.join(wrong)})")
         return self
