@@ -31,11 +31,12 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
             "decisions. Call resolve_section(section, development) first."
         )
     indicators = () if section.missing_indicators == "none" else section.missing_indicators
+    events = _event_tables(cohort, section)
     return merge_tables(
         [
             static_features(cohort, static_names(cohort, section)),
-            *_event_tables(cohort, section),
-            derived_features(cohort, section),
+            *events,
+            derived_features(cohort, section, given=events),
             missing_indicators(cohort, indicators),
         ]
     )

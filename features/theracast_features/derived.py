@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from theracast_data.errors import StudyError
 from theracast_data.sources import ColumnSpec
 from theracast_features.naming import label_from_name, nearest_name
 from theracast_features.scores import published_score, unit_factor
-from theracast_features.section import FeatureSection, RatioSpec, ScoreSpec
+from theracast_features.section import ClinicalSpec, FeatureSection, RatioSpec, ScoreSpec
 from theracast_features.specs import FeatureSpec, FeatureTable, feature_name
 
 
@@ -40,8 +41,11 @@ class _Known:
             )
 
 
-def derived_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
+def derived_features(cohort: Cohort, section: FeatureSection, *, given: Sequence[FeatureTable] = ()) -> FeatureTable:
     """Return the ratios and scores of the study, in its order; a score may use a ratio that stands before it.
+
+    Args:
+        given: features that are there already, by their names without prefix, e.g. `creatinine.last.30d`.
 
     Raises:
         StudyError: a name that is not there, a column that is not a number, or a unit that does not fit.
@@ -52,12 +56,18 @@ def derived_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
         units={name: spec.unit if isinstance(spec, ColumnSpec) else None for name, spec in allowed.items()},
         covariates=set(cohort.columns) - set(allowed),
     )
+    for table in given:
+        for made in table.catalogue:
+            bare = made.name.split(".", 1)[1]
+            known.values[bare], known.units[bare] = table.frame[made.name], made.unit
     catalogue: list[FeatureSpec] = []
     columns: list[pd.Series] = []
     for spec in section.derived:
         if isinstance(spec, RatioSpec):
             meaning, values = _ratio(spec, known)
             known.values[spec.name], known.units[spec.name] = values, spec.unit
+        elif isinstance(spec, ClinicalSpec):
+            meaning, values = _clinical(spec, known)
         else:
             meaning, values = _score(spec, known)
         catalogue.append(meaning)
@@ -128,3 +138,28 @@ def _score(spec: ScoreSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
         source=score.source,
     )
     return meaning, pd.Series(log_odds, index=frame.index)
+
+
+def _clinical(spec: ClinicalSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
+    """Return a clinical formula; missing where one of its inputs is."""
+    from theracast_features.events.derived import DERIVED_SCORES, derived_score
+
+    score = DERIVED_SCORES.get(spec.score)
+    arguments = [name for name in (score.inputs if score else ()) if name not in spec.constants]
+    columns = [spec.inputs.get(name, name) for name in arguments]
+    known.check(columns, place=spec.name or spec.score)
+    frame = pd.DataFrame({name: known.values[name] for name in columns})
+    values = derived_score(spec.score, frame, units=known.units, inputs=spec.inputs, constants=spec.constants)
+    made = DERIVED_SCORES[spec.score]
+    meaning = FeatureSpec(
+        name=feature_name(made.modality, spec.name or spec.score),
+        modality=made.modality,
+        kind="numeric",
+        unit=made.unit,
+        label=made.label if spec.name is None else f"{made.label} ({label_from_name(spec.name)})",
+        columns=tuple(columns),
+        role="derived",
+        transform=spec.transform,
+        source=made.source,
+    )
+    return meaning, values

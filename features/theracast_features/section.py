@@ -39,7 +39,20 @@ class ScoreSpec(Section):
     inputs: dict[str, str] = Field({}, description="Input of the score to the name of a column, where they differ.")
 
 
-Derived = Annotated[RatioSpec | ScoreSpec, Field(discriminator="kind")]
+class ClinicalSpec(Section):
+    """A clinical formula, e.g. egfr_ckd_epi_2021, from columns or event features; units are converted."""
+
+    kind: Literal["clinical"]
+    score: str = Field(description="Name of a formula: nlr, plr, lipi, grim, egfr_ckd_epi_2021, albi, fib4, bmi, ...")
+    name: str | None = Field(None, description="Name of the feature; by default that of the formula.")
+    inputs: dict[str, str] = Field(
+        {}, description="Input to a column, or an event feature such as creatinine.last.30d."
+    )
+    constants: dict[str, float] = Field({}, description="Inputs that are one number for all, e.g. {ldh_uln: 250}.")
+    transform: Literal["none", "log1p"] = "none"
+
+
+Derived = Annotated[RatioSpec | ScoreSpec | ClinicalSpec, Field(discriminator="kind")]
 
 
 class FeatureSection(Section):
