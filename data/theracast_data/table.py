@@ -94,7 +94,7 @@ def read_cohort(inputs: Inputs, endpoints: Sequence[Endpoint], *, base: Path, st
     if inputs.events is not None:
         folder = resolve_path(inputs.events.store, base=base)
         keyed = cohort.decisions.assign(**{KEY: cohort.decisions["subject_id"]})
-        cohort = replace(cohort, decisions=keyed, events=stored_events(folder, inputs.events.concepts))
+        cohort = replace(cohort, decisions=keyed, events=stored_events(folder, inputs.events))
     logger.info("%d decisions at %d sites read, %d rows left out", len(cohort), len(cohort.sites), _dropped(cohort))
     return cohort
 

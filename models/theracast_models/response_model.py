@@ -280,7 +280,7 @@ def _without_paths(inputs: Inputs) -> Inputs:
     events = (
         None
         if inputs.events is None
-        else inputs.events.model_copy(update={"store": PurePath(inputs.events.store).name})
+        else inputs.events.model_copy(update={"store": PurePath(inputs.events.store).name, "engine": "duckdb"})
     )
     return inputs.model_copy(update={"sources": sources, "events": events})
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow as pa
 
 from theracast_data.audit import (
     disguise,
@@ -26,7 +27,10 @@ from theracast_data.audit.report import AuditReport
 from theracast_data.audit.section import Acceptance
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import Endpoint
+from theracast_data.events.access import KEY
+from theracast_data.events.schema import empty_events
 
+MOST_EVENTS = 5_000_000
 CHECKS: tuple[Check, ...] = (
     *scales.CHECKS,
     *ranges.CHECKS,
@@ -71,6 +75,7 @@ def audit(
     """
     context = AuditContext.of(cohort, development=development, external=external, endpoints=endpoints)
     found = _without_explained([finding for check in CHECKS for finding in check(cohort, context)])
+    found += event_findings(cohort)
     still_open, accepted = apply_acceptances(found, accept)
     return AuditReport(
         findings=tuple(sorted(still_open, key=lambda finding: SEVERITIES.index(finding.severity))),
@@ -81,6 +86,37 @@ def audit(
         development=context.development,
         external=context.external,
     )
+
+
+def event_findings(cohort: Cohort) -> list[Finding]:
+    """Return what is wrong with the events of a cohort; whole shards, until there are enough of them to judge by."""
+    if cohort.events is None:
+        return []
+    from theracast_data.audit.events import audit_events  # the study of tables alone needs none of it
+
+    taken: list[pa.Table] = []
+    left_out = 0
+    for shard in cohort.events.shards():
+        if sum(part.num_rows for part in taken) < MOST_EVENTS:
+            taken.append(shard)
+        else:
+            left_out += shard.num_rows
+    events = pa.concat_tables(taken) if taken else empty_events()
+    decisions = cohort.decisions.assign(subject_id=cohort.decisions[KEY])
+    found = audit_events(events, concepts=cohort.events.concepts, decisions=decisions)
+    if left_out:
+        found.append(
+            Finding(
+                check="events-in-part",
+                severity="note",
+                site=None,
+                column=None,
+                message=f"{events.num_rows:,} events were audited, {left_out:,} were not: whole patients, in no order.",
+                why="A fault that is rare or of one hospital alone may lie in the rest.",
+                remedy="Audit such a hospital's events in a store of their own.",
+            )
+        )
+    return found
 
 
 def missingness_table(cohort: Cohort) -> pd.DataFrame:

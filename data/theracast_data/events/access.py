@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
 
 from theracast_data.events.concepts import Concept
 from theracast_data.events.schema import COLUMNS, EVENT_SCHEMA, empty_events
+from theracast_data.events.section import EventSection
 
 EVENTS_COLUMN = "events"
 """Column of a raw table for scoring whose cells hold the events of the row's patient."""
@@ -31,13 +32,15 @@ class CohortEvents:
     Attributes:
         concepts: name to concept.
         shards: gives the events, whole patients at a time; `subject_id` is the `event_key` of the decisions.
+        engine: what computes features from them.
     """
 
     concepts: Mapping[str, Concept]
     shards: Callable[[], Iterator[pa.Table]]
+    engine: Literal["duckdb", "spark"] = "duckdb"
 
 
-def stored_events(folder: Path, concepts: Mapping[str, Concept]) -> CohortEvents:
+def stored_events(folder: Path, section: EventSection) -> CohortEvents:
     """Return the events of a store, of which one shard at a time is in memory.
 
     Raises:
@@ -51,7 +54,7 @@ def stored_events(folder: Path, concepts: Mapping[str, Concept]) -> CohortEvents
         for number in range(store.shard_count):
             yield store.read_shard(number)
 
-    return CohortEvents(concepts, shards)
+    return CohortEvents(section.concepts, shards, section.engine)
 
 
 def given_events(events: pa.Table, concepts: Mapping[str, Concept]) -> CohortEvents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -14,6 +15,9 @@ class EventSection(Section):
     """Dated facts of the study's patients; they are joined to the decisions by the patient's identifier."""
 
     store: str = Field(description="Folder of an event store, made by `theracast ingest`; ${VARIABLE} as in sources.")
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb", description="What computes the features of the study; the results are the same, cell by cell."
+    )
     concepts: dict[str, Concept] = Field(min_length=1, description="Name of a concept to its codes, unit and ranges.")
 
     @field_validator("concepts")

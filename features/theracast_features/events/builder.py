@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,8 @@ from theracast_data.cohort import Cohort
 from theracast_data.events.access import KEY
 from theracast_data.events.normalise import concept_events
 from theracast_data.events.schema import empty_events
+from theracast_features.events import duckdb_engine
 from theracast_features.events.catalogue import event_catalogue
-from theracast_features.events.duckdb_engine import event_features
 from theracast_features.events.section import EventFeatures
 from theracast_features.specs import FeatureTable
 
@@ -27,6 +28,7 @@ def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTab
     if cohort.events is None:
         raise ValueError("the cohort was read without its events")
     concepts = {one.concept: cohort.events.concepts[one.concept] for one in features}
+    compute = _engine(cohort.events.engine)
     keys = cohort.decisions[KEY].astype("str")
     waiting = np.ones(len(cohort), dtype=bool)
     parts: list[pd.DataFrame] = []
@@ -34,7 +36,7 @@ def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTab
     def build(events: pa.Table, rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> FeatureTable:
         normal, _ = concept_events(events, concepts)
         asked = pd.DataFrame({"subject_id": keys.iloc[rows], "index_time": cohort.decisions["index_time"].iloc[rows]})
-        return event_features(normal, asked.reset_index(drop=True), features, concepts)
+        return compute(normal, asked.reset_index(drop=True), features, concepts)
 
     for shard in cohort.events.shards():
         rows = np.flatnonzero(waiting & keys.isin(pc.unique(shard["subject_id"]).to_pylist()).to_numpy())
@@ -48,3 +50,11 @@ def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTab
     return FeatureTable(
         frame=frame.reset_index(drop=True), catalogue=event_catalogue(features, concepts), decisions=cohort.decisions
     )
+
+
+def _engine(name: Literal["duckdb", "spark"]) -> Callable[..., FeatureTable]:
+    if name == "spark":
+        from theracast_features.events import spark_engine  # an extra that most installations lack
+
+        return spark_engine.event_features
+    return duckdb_engine.event_features
