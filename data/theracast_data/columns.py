@@ -12,9 +12,9 @@ import pandas as pd
 
 from theracast_data.cells import TypedCells, codes_text, type_categories, type_column, type_flags
 from theracast_data.cohort import ReadingNote
+from theracast_data.events.molar import analyte_scale
 from theracast_data.sources import ColumnSpec, NumberRange, OneHotSpec, TableSource, snake_case
 from theracast_data.spelling import CellTable, Headers, is_empty, listed, parse_number
-from theracast_data.units import convert
 
 _EXPECTED = {"numeric": "numbers", "boolean": "0/1 or yes/no", "categorical": "categories"}
 
@@ -124,7 +124,10 @@ def _in_unit(
         if unit == spec.unit:
             continue
         rows = np.flatnonzero(sites == site)
-        converted[rows] = convert(values[rows], unit, spec.unit, quantity=name)
+        slope, offset = analyte_scale(
+            unit, spec.unit, quantity=name
+        )  # by the molar mass too, where the name says of what
+        converted[rows] = slope * values[rows] + offset
         message = f"the values were converted from {unit} to {spec.unit}."
         notes.append(ReadingNote("converted-unit", name, str(site), tuple(rows.tolist()), message))
     return converted, notes

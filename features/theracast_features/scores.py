@@ -186,9 +186,9 @@ def unit_factor(found: str | None, wanted: str | None, *, quantity: str) -> floa
     """
     if found is None or _bare_unit(found) == _bare_unit(wanted or "1"):
         return 1.0
-    from theracast_data.units import factor  # its unit library takes long to import and is seldom needed
+    from theracast_data.events.molar import analyte_factor  # its unit library takes long to import and is seldom needed
 
-    return factor(found, wanted or "1", quantity=quantity)
+    return analyte_factor(found, wanted or "1", quantity=quantity)
 
 
 def _bare_unit(unit: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from theracast_data.events.access import EVENTS_COLUMN
 from theracast_data.events.concepts import Concept
-from theracast_data.sources import Cell, ColumnSpec, Inputs, OneHotSpec, TableSource, snake_case
+from theracast_data.sources import Cell, ColumnSpec, Inputs, OneHotSpec, snake_case
 from theracast_features.specs import FeatureSpec
 from theracast_models.reference import RARE_LEVELS, FeatureReference, Reference
 
@@ -141,14 +141,15 @@ def _complete(inputs: Inputs, about: dict[str, FeatureReference], rng: np.random
     for source in inputs.sources:
         for raw, spec in source.columns.items():
             if spec.role == "feature":
-                row[raw] = _cell(spec, about.get(spec.name or snake_case(raw)), source, rng)
+                name = spec.name or snake_case(raw)
+                row[raw] = _cell(name, spec, about.get(name), rng)
         for group in source.one_hot:
             if group.role == "feature":
                 row |= _one_hot(group, about.get(group.name), rng)
     return row
 
 
-def _cell(spec: ColumnSpec, known: FeatureReference | None, source: TableSource, rng: np.random.Generator) -> Any:
+def _cell(name: str, spec: ColumnSpec, known: FeatureReference | None, rng: np.random.Generator) -> Any:
     """Return one raw cell as the source would write it; None for a column of which nothing is known."""
     if known is None:
         return None
@@ -159,16 +160,17 @@ def _cell(spec: ColumnSpec, known: FeatureReference | None, source: TableSource,
         return None
     if spec.resolved_kind == "boolean":
         return _cell_of_answer(spec, rng.random() < known.levels.get("1", 0.5 if not known.cells else 0.0))
-    return _number(spec, known, rng)
+    return _number(name, spec, known, rng)
 
 
-def _number(spec: ColumnSpec, known: FeatureReference, rng: np.random.Generator) -> float:
+def _number(name: str, spec: ColumnSpec, known: FeatureReference, rng: np.random.Generator) -> float:
     points = [known.quantiles[name] for name in ("p05", "p25", "p50", "p75", "p95")]
     drawn = float(np.interp(rng.uniform(0.05, 0.95), [0.05, 0.25, 0.5, 0.75, 0.95], points))
     if spec.source_unit is not None and spec.unit is not None and spec.source_unit != spec.unit:
-        from theracast_data.units import convert
+        from theracast_data.events.molar import analyte_scale
 
-        drawn = float(convert(np.array([drawn]), spec.unit, spec.source_unit, quantity="an example")[0])
+        slope, offset = analyte_scale(spec.source_unit, spec.unit, quantity=name)
+        drawn = (drawn - offset) / slope
     whole = all(float(point).is_integer() for point in known.quantiles.values())
     return float(round(drawn)) if whole and spec.source_unit is None else float(f"{drawn:.3g}")
 

@@ -19,6 +19,7 @@ from theracast_data.endpoints import BinaryEndpoint, Endpoint
 from theracast_data.errors import CohortError, SchemaError, StudyError
 from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame, read_cohort, read_file
+from theracast_data.units import UnitError
 
 RESPONSE = BinaryEndpoint(name="response", kind="binary", column="Response", positive=1, negative=(0,))
 COLUMNS: dict[str, Any] = {
@@ -367,3 +368,16 @@ def test_many_rows_take_about_a_second() -> None:
     cohort = cohort_from_frame(frame, inputs_of("t.csv", missing=["."]))
     assert len(cohort) == count
     assert time.process_time() - began < 10, "vectorised: measured 0.3 s; a loop over rows would take minutes"
+
+
+def test_mass_and_substance_are_converted_by_the_analyte_that_the_name_tells(tmp_path: Path) -> None:
+    path = tmp_path / "labs.csv"
+    path.write_text("id,site,Creatinine,Marker\n1,A,1.0,2\n2,B,88.4,3\n")
+    source = {"path": str(path), "subject": "id", "site": "site"}
+    creatinine = {"unit": "mg/dL", "site_units": {"B": "umol/L"}}
+    inputs = Inputs.model_validate({"sources": [source | {"columns": {"Creatinine": creatinine}}]})
+    cohort = read_cohort(inputs, (), base=tmp_path)
+    assert cohort.values["creatinine"].tolist() == pytest.approx([1.0, 1.0], rel=1e-3)
+    unknown = Inputs.model_validate({"sources": [source | {"columns": {"Marker": creatinine}}]})
+    with pytest.raises(UnitError, match="marker"):
+        read_cohort(unknown, (), base=tmp_path)
