@@ -17,7 +17,16 @@ class Section(BaseModel):
 
 def describe_faults(error: ValidationError, section: type[Section]) -> str:
     """Return every fault of a section as lines `place: what is wrong`, with the nearest known key for a misspelt one."""
-    return "\n".join(f"  {_place(fault['loc'])}: {_fault_text(fault, section)}" for fault in error.errors())
+    faults = error.errors()
+    places = [fault["loc"] for fault in faults]
+
+    def echoes(fault: Any) -> bool:
+        """Return whether a list is only called too short because an item of it is faulty."""
+        own = fault["loc"]
+        return fault["type"] == "too_short" and any(place[: len(own)] == own and place != own for place in places)
+
+    told = [fault for fault in faults if not echoes(fault)]
+    return "\n".join(f"  {_place(fault['loc'])}: {_fault_text(fault, section)}" for fault in told)
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -111,3 +111,11 @@ def test_every_shipped_study_is_valid(repository: Path) -> None:
     assert len(paths) >= 5
     for path in paths:
         assert read_study(path).question
+
+
+def test_a_faulty_item_does_not_make_its_list_too_short() -> None:
+    with pytest.raises(StudyError) as caught:
+        parse_study(TEXT.replace("modality: lab", "modalty: lab"))
+    assert "at least 1 item" not in str(caught.value)
+    with pytest.raises(StudyError, match="at least 1 item"):
+        parse_study(TEXT.split("sources:")[0] + "sources: []\nendpoints:" + TEXT.split("endpoints:")[1])

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from theracast_data.cohort import Cohort
 from theracast_data.errors import CohortError, SchemaError
+from theracast_data.events.molar import analyte_scale
+from theracast_data.sources import ColumnSpec
 from theracast_data.table import cohort_from_frame, read_file
 from theracast_models.folds import patient_numbers
 from theracast_models.response_model import ResponseModel
@@ -51,7 +57,8 @@ def evaluate_file(
         model: the model.
         path: CSV, XLSX, Parquet or JSON with the raw columns and the outcome.
         sheet: of an XLSX file.
-        study: says how this file is to be read (units, missing codes, headers); by default as in training.
+        study: says how this file is to be read (units, missing codes, headers); by default as in training. Columns meet
+            by their names inside Theracast.
         seed: of the bootstrap.
 
     Raises:
@@ -71,7 +78,23 @@ def evaluate_file(
         endpoint = binary_endpoint(named[endpoint.name])
     frame = read_file(path, sheet=sheet)
     cohort = cohort_from_frame(frame, inputs, endpoints=[endpoint], site=sheet)
+    if study is not None:
+        cohort = _as_the_model_names_them(cohort, model)
     return evaluate_cohort(model, cohort, thresholds=thresholds, bootstrap=bootstrap, seed=seed)
+
+
+def _as_the_model_names_them(cohort: Cohort, model: ResponseModel) -> Cohort:
+    """Return the cohort with the model's columns, in the model's units; what the study does not name is missing."""
+    wanted = model.inputs.meanings
+    values = {}
+    for name, spec in wanted.items():
+        column = cohort.values[name] if name in cohort.values else pd.Series(np.nan, index=cohort.values.index)
+        found = cohort.columns.get(name)
+        if isinstance(spec, ColumnSpec) and isinstance(found, ColumnSpec) and spec.unit and found.unit:
+            slope, offset = analyte_scale(found.unit, spec.unit, quantity=name)
+            column = column if (slope, offset) == (1.0, 0.0) else slope * column + offset
+        values[name] = column
+    return replace(cohort, values=pd.DataFrame(values), columns=wanted)
 
 
 def evaluation_text(figures: Mapping[str, Any]) -> str:
