@@ -56,7 +56,7 @@ def derived_features(cohort: Cohort, section: FeatureSection, *, given: Sequence
         units={name: spec.unit if isinstance(spec, ColumnSpec) else None for name, spec in allowed.items()},
         covariates=set(cohort.columns) - set(allowed),
     )
-    for table in given:
+    for table in given if section.derived else ():
         for made in table.catalogue:
             bare = made.name.split(".", 1)[1]
             known.values[bare], known.units[bare] = table.frame[made.name], made.unit

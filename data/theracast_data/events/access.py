@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -71,31 +72,49 @@ def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
     Returns:
         The events, and row to what is wrong with its cell; nothing of such a cell is used.
     """
-    records: list[dict[str, Any]] = []
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     faults: dict[int, str] = {}
     for row, cell in enumerate(cells):
         listed = _parsed(cell)
         if listed is None or not all(isinstance(one, dict) and isinstance(one.get("code"), str) for one in listed):
             faults[row] = "the events are not a list of records that each have a code"
             continue
-        records += [{name: one.get(name) for name in COLUMNS} | {"subject_id": str(row)} for one in listed]
-    if not records:
+        for name, column in columns.items():
+            column.extend([str(row)] * len(listed) if name == "subject_id" else [one.get(name) for one in listed])
+    if not columns["code"]:
         return empty_events(), faults
-    frame = pd.DataFrame(records, columns=list(COLUMNS))
+    owners = np.array(columns["subject_id"], dtype=object)
+    arrays: dict[str, pa.Array] = {"subject_id": pa.array(owners, pa.string())}
     for name in _TIMES:
-        moments = pd.to_datetime(frame[name], errors="coerce", format="ISO8601", utc=True).dt.tz_localize(None)
-        for row in frame.loc[frame[name].notna() & moments.isna(), "subject_id"].unique():
+        arrays[name], wrong = _moments(columns[name])
+        for row in dict.fromkeys(owners[wrong]):
             faults[int(row)] = f"an event's {name} is not a date, e.g. 2024-05-31T08:30:00"
-        frame[name] = moments.astype("datetime64[us]")
-    frame["numeric_value"] = pd.to_numeric(frame["numeric_value"], errors="coerce").astype("float64")
     for name in _TEXTS:
-        frame[name] = frame[name].map(str, na_action="ignore").astype(object).where(frame[name].notna(), None)
-    kept = frame[~frame["subject_id"].isin([str(row) for row in faults])]
-    return pa.Table.from_pandas(kept, schema=EVENT_SCHEMA, preserve_index=False), faults
+        arrays[name] = pa.array([None if _unknown(text) else str(text) for text in columns[name]], pa.string())
+    numbers = pd.to_numeric(pd.Series(columns["numeric_value"], dtype=object), errors="coerce")
+    arrays["numeric_value"] = pa.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan), from_pandas=True)
+    events = pa.table({name: arrays[name] for name in COLUMNS}, schema=EVENT_SCHEMA)
+    if faults:
+        events = events.filter(pa.array([int(row) not in faults for row in owners]))
+    return events, faults
+
+
+def _moments(cells: list[Any]) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Return the moments, and where a cell is none although it is not empty."""
+    known = np.array([not _unknown(cell) for cell in cells], dtype=bool)
+    if not known.any():
+        return pa.nulls(len(cells), pa.timestamp("us")), known
+    found = pd.to_datetime(pd.Series(cells, dtype=object), errors="coerce", format="ISO8601", utc=True)
+    moments = found.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+    return pa.array(moments, pa.timestamp("us")), known & np.isnat(moments)
+
+
+def _unknown(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _parsed(cell: Any) -> list[Any] | None:
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+    if _unknown(cell):
         return []
     if isinstance(cell, str):
         if not cell.strip():
