@@ -69,10 +69,15 @@ def load_model(reference: str | Path) -> ResponseModel:
 
 
 def local_folder(reference: str | Path) -> Path | None:
-    """Return the folder that `reference` means, or None where it means something in the registry."""
+    """Return the folder that `reference` means, or None where it means something in the registry.
+
+    A folder without a model does not hide a model of the same name in the registry: `make demo` leaves such a folder.
+    """
     path = Path(reference)
     if path.is_dir():
-        return path
+        bare = isinstance(reference, str) and path.name == reference
+        holds_model = any((path / name).is_file() for name in ("format.json", "MLmodel"))
+        return path if holds_model or not bare else None
     if path.is_file():
         raise ArtifactError(f"{reference}: this is a file. Name the model's folder, a models:/ URI or a registry name.")
     text = str(reference)

@@ -37,6 +37,18 @@ def test_a_registered_version_answers_under_its_uri(
     assert found.rows() == expected.rows()
 
 
+def test_a_folder_without_a_model_does_not_hide_the_registry_s_model_of_that_name(
+    registry: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "audit.html").write_text("a page", encoding="utf-8")
+    assert load_model("demo").identity == "models:/demo/2"
+    shutil.rmtree(tmp_path / "demo")
+    shutil.copytree(model_folder, tmp_path / "demo")
+    assert load_model("demo").identity.startswith("sha256:")
+
+
 def test_without_a_champion_the_challenger_answers_and_a_warning_says_so(
     registry: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
