@@ -118,4 +118,4 @@ def test_a_faulty_item_does_not_make_its_list_too_short() -> None:
         parse_study(TEXT.replace("modality: lab", "modalty: lab"))
     assert "at least 1 item" not in str(caught.value)
     with pytest.raises(StudyError, match="at least 1 item"):
-        parse_study(TEXT.split("sources:")[0] + "sources: []\nendpoints:" + TEXT.split("endpoints:")[1])
+        parse_study(TEXT.split("sources:", maxsplit=1)[0] + "sources: []\nendpoints:" + TEXT.split("endpoints:")[1])
