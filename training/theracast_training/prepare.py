@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,11 @@ class Prepared:
 
     def patients(self, rows: Rows) -> Rows:
         """Return a number per patient for these decisions, by which resampling keeps a patient's decisions together."""
-        return patient_numbers(self.table.decisions)[rows]
+        return self._patient_numbers[rows]
+
+    @cached_property
+    def _patient_numbers(self) -> Rows:
+        return patient_numbers(self.table.decisions)
 
 
 def prepare(study: Study, *, base: Path) -> Prepared:
