@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 # kind: module in `readers`, its options, its reader. One line for a new reader.
 READERS: dict[str, tuple[str, str, str]] = {
     "long_table": ("long_table", "LongTableOptions", "read_long_table"),
+    "wide_table": ("wide_table", "WideTableOptions", "read_wide_table"),
     "meds": ("meds", "MedsOptions", "read_meds"),
     "wearables": ("wearables", "WearablesOptions", "read_wearables"),
     "omop": ("omop", "OmopOptions", "read_omop"),

@@ -108,12 +108,15 @@ def read_long_table(
         delimiter=options.delimiter,
         encoding=options.encoding,
     ):
-        events = _events(_split(chunk, options.split), options, times, report)
+        events = chunk_events(_split(chunk, options.split), options, times, report)
         report.written += events.num_rows
         yield events
 
 
-def _events(chunk: Chunk, options: LongTableOptions, times: Mapping[str, TimeReader], report: IngestReport) -> pa.Table:
+def chunk_events(
+    chunk: Chunk, options: LongTableOptions, times: Mapping[str, TimeReader], report: IngestReport
+) -> pa.Table:
+    """Return the events of one chunk; what is no event is counted in the report."""
     cells = {name: _trimmed(chunk.table[name], options.missing) for name in chunk.table.column_names}
     subject, code = cells[options.subject], _codes(cells, options.code, chunk.table.num_rows)
     faults = _Faults(chunk, code, report)
