@@ -78,7 +78,7 @@ def feature_lineage(
 
 def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
     steps = []
-    for place, source in enumerate(inputs.sources):
+    for place, source in enumerate(inputs.tables):
         headers = {one.name or snake_case(raw): (raw, one) for raw, one in source.columns.items()}
         groups = {group.name: group for group in source.one_hot}
         where = source.name or source.path
