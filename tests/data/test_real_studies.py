@@ -94,7 +94,7 @@ def test_transneo_has_every_column_of_the_feature_groups(cohort_of: CohortOf, sh
 
 
 def test_ispy2_joins_the_first_mri_alone(cohort_of: CohortOf) -> None:
-    study, cohort = cohort_of("ispy2")
+    study, cohort = cohort_of("ispy2_baseline")
     assert len(cohort) == 681
     assert cohort.notes == ()
     imaging = [name for name, spec in cohort.columns.items() if spec.modality == "imaging"]
@@ -119,7 +119,7 @@ def test_oak_gives_the_trial_s_own_response_rates(cohort_of: CohortOf, shared_co
     assert cohort.values["pdl1_tc3_ic3"].isna().sum() == 9
 
 
-@pytest.mark.parametrize("name", ["icb", "icb_full", "transneo", "ispy2", "oak"])
+@pytest.mark.parametrize("name", ["icb", "icb_full", "transneo", "ispy2_baseline", "oak"])
 def test_no_value_lies_outside_its_plausible_range_but_known_ones(cohort_of: CohortOf, name: str) -> None:
     _, cohort = cohort_of(name)
     outside = {}

@@ -19,7 +19,7 @@ MIXED = Recipe(
 )
 
 
-@pytest.mark.parametrize("name", ["icb_full", "ispy2", "oak", "transneo"])
+@pytest.mark.parametrize("name", ["icb_full", "ispy2_baseline", "oak", "transneo"])
 def test_adds_up_on_every_patient(shared_cohorts, repository, monkeypatch, tmp_path, name: str) -> None:
     monkeypatch.setenv("THERACAST_DATA", str(shared_cohorts))
     study = read_study(repository / "studies" / f"{name}.yaml")

@@ -1,0 +1,122 @@
+"""A model that sees imaging features with the differences between scanners taken out, learned from its own decisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from theracast_data.errors import CohortError
+from theracast_features.specs import BATCH, FeatureTable
+from theracast_models.combat import Combat
+from theracast_models.logodds import Floats, Gaps, ReplicableModel
+from theracast_models.preprocess import text_values
+from theracast_models.sentences import gap_sentences
+
+
+class Harmonised:
+    """ComBat before another model, inside its `fit`, so that no fold sees the scanners of the decisions it judges.
+
+    The step moves each harmonised feature by itself, given the scanner; so a feature's share stays its own, and the
+    explanation stays exact. A scanner that `fit` has not seen, or that is not known, leaves the values as they are, and
+    `handled` says so. Replicates keep the harmonisation, like the scales.
+    """
+
+    family: ClassVar[str] = "harmonised"
+
+    def __init__(self, model: ReplicableModel) -> None:
+        self.model = model
+
+    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+        """Learn the harmonisation, then the model, from n decisions; those of weight 0 do not count."""
+        names = [spec.name for spec in table.catalogue if spec.harmonise]
+        if BATCH not in table.decisions:
+            raise CohortError(
+                "features are to be harmonised, but the decisions do not say from which scanner. Name its column as "
+                "`features.harmonise.batch`."
+            )
+        counted = np.flatnonzero(weight > 0) if weight is not None else np.arange(len(table))
+        learned = table.take(counted)
+        self.combat_ = Combat.learn(_values(learned, names), _batch(learned), features=names)
+        self.model.fit(self._moved(table), y, weight=weight)
+        return self
+
+    def log_odds(self, table: FeatureTable) -> Floats:
+        """Return (n,) log-odds, not calibrated."""
+        return self.model.log_odds(self._moved(table))
+
+    def contributions(self, table: FeatureTable) -> tuple[Floats, Floats]:
+        """Return base (n,) and exact SHAP values (n, p)."""
+        return self.model.contributions(self._moved(table))
+
+    def handled(self, table: FeatureTable) -> list[list[str]]:
+        """Return per decision what was filled in or passed over, and a scanner that could not be harmonised."""
+        told = gap_sentences(self.gaps(table), table)
+        absent = np.isnan(_values(table, self.combat_.features)).all(axis=1)
+        for row in np.flatnonzero(self.combat_.unseen(_batch(table)) & ~absent):
+            told[row].append(
+                "No development patient was imaged on this scanner; its imaging features are used as they are, not harmonised."
+            )
+        return told
+
+    def gaps(self, table: FeatureTable) -> list[Gaps]:
+        """Return per decision what `handled` says of single features."""
+        return self.model.gaps(table)
+
+    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+        """Return a copy learned from other decisions; the harmonisation is kept."""
+        return self._with(self.model.refit(self._moved(table), y, weight=weight, seed=seed))
+
+    def replicate_log_odds(self, replicates: Sequence[Self], table: FeatureTable) -> Floats:
+        """Return (n_replicates, n) log-odds of copies made by `refit`."""
+        return self.model.replicate_log_odds([one.model for one in replicates], self._moved(table))
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json` and the model behind the harmonisation in `member/`."""
+        folder.mkdir(parents=True)
+        record = {"family": self.family, "combat": self.combat_.to_json()}
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False)
+        (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        self.model.save(folder / "member")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Return the model that `save` wrote."""
+        from theracast_models.families import load_model
+
+        record: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        model = cls(load_model(folder / "member"))
+        model.combat_ = Combat.from_json(record["combat"])
+        return model
+
+    def save_replicates(self, replicates: Sequence[Self], folder: Path) -> None:
+        """Write the copies into a new folder."""
+        self.model.save_replicates([one.model for one in replicates], folder)
+
+    def load_replicates(self, folder: Path) -> list[Self]:
+        """Return the copies that `save_replicates` wrote."""
+        return [self._with(model) for model in self.model.load_replicates(folder)]
+
+    def _moved(self, table: FeatureTable) -> FeatureTable:
+        names = list(self.combat_.features)
+        frame = table.frame.copy()
+        frame[names] = self.combat_.apply(_values(table, names), _batch(table))
+        return replace(table, frame=frame)
+
+    def _with(self, model: ReplicableModel) -> Self:
+        other = copy(self)
+        other.model = model
+        return other
+
+
+def _values(table: FeatureTable, names: Sequence[str]) -> Floats:
+    return table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _batch(table: FeatureTable) -> list[str | None]:
+    return [None if value is None else str(value) for value in text_values(table.decisions, BATCH)]
