@@ -23,3 +23,7 @@ class ArtifactError(TheracastError):
 
 class RegistryError(TheracastError):
     """The registry refuses, or does not know, what is asked for."""
+
+
+class ImageError(TheracastError):
+    """An image, a region or a dose is damaged, incomplete, ambiguous, or does not belong to the others."""

@@ -1,0 +1,1 @@
+"""Medical images, regions and doses, read so that nothing wrong gets through silently."""
