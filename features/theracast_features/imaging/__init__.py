@@ -1,0 +1,1 @@
+"""What is measured in images and regions: sizes, uptake, maps, texture, and how stable each measure is."""
