@@ -18,6 +18,7 @@ from theracast_features.events.growth import GrowthBuilder
 from theracast_features.events.kelim import KelimBuilder
 from theracast_features.events.kinetics import MarkerBuilder
 from theracast_features.events.therapy import TherapyBuilder
+from theracast_features.harmonise import with_scanners
 from theracast_features.naming import nearest_name
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
@@ -41,7 +42,7 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
         )
     indicators = () if section.missing_indicators == "none" else section.missing_indicators
     events = _event_tables(cohort, section)
-    return merge_tables(
+    table = merge_tables(
         [
             static_features(cohort, static_names(cohort, section)),
             *events,
@@ -49,6 +50,7 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
             missing_indicators(cohort, indicators),
         ]
     )
+    return with_scanners(table, cohort, section) if section.harmonise else table
 
 
 def _event_tables(cohort: Cohort, section: FeatureSection) -> list[FeatureTable]:
@@ -84,6 +86,10 @@ def event_builders(section: FeatureSection, events: CohortEvents) -> list[EventB
     builders += [GrowthBuilder(one, concepts) for one in section.growth]
     builders += [ComorbidityBuilder(section.comorbidity)] if section.comorbidity else []
     builders += [GeneBuilder(section.genes)] if section.genes else []
+    if section.images:
+        from theracast_features.events.images import image_builders
+
+        builders += image_builders(section.images, engine=events.engine)
     return builders
 
 

@@ -15,6 +15,7 @@ from theracast_features.events.kelim import KelimSection
 from theracast_features.events.kinetics import MarkerSection
 from theracast_features.events.section import EventFeatures
 from theracast_features.events.therapy import TherapySection
+from theracast_features.imaging.section import ImageFeatures
 
 
 class RatioSpec(Section):
@@ -58,6 +59,17 @@ class ClinicalSpec(Section):
     transform: Literal["none", "log1p"] = "none"
 
 
+class HarmoniseSpec(Section):
+    """Features that are harmonised over one kind of scanner."""
+
+    batch: str = Field(
+        description="Column with the name of the scanner, or images.NAME for that of the last such image."
+    )
+    features: tuple[str, ...] = Field(
+        min_length=1, description="Names of features, * for any ending, e.g. [image.ct.*]; numbers only."
+    )
+
+
 Derived = Annotated[RatioSpec | ScoreSpec | ClinicalSpec, Field(discriminator="kind")]
 
 
@@ -74,6 +86,12 @@ class FeatureSection(Section):
     growth: tuple[GrowthSection, ...] = Field((), description="Course and growth of the tumour, from serial diameters.")
     comorbidity: ComorbiditySection | None = Field(None, description="Charlson index, from ICD-10 diagnoses.")
     genes: GeneSection | None = Field(None, description="Mutated genes and pathways, tumour mutational burden.")
+    images: dict[str, ImageFeatures] = Field(
+        {}, description="Name of a kind of image to what is measured in it, and what of that becomes a feature."
+    )
+    harmonise: tuple[HarmoniseSpec, ...] = Field(
+        (), description="Features from which differences between scanners are taken out, inside the training fold."
+    )
     missing_indicators: Literal["auto", "none"] | tuple[str, ...] = Field(
         "auto",
         description="Columns for which `was not measured` is a feature of its own; `auto`: those missing in 2 to 98 % "
@@ -83,8 +101,8 @@ class FeatureSection(Section):
     @property
     def reads_events(self) -> tuple[str, ...]:
         """The keys of this section whose features are made from events."""
-        keys = ("events", "therapy", "markers", "kelim", "growth", "comorbidity", "genes")
-        return tuple(key for key in keys if getattr(self, key) not in (None, ()))
+        keys = ("events", "therapy", "markers", "kelim", "growth", "comorbidity", "genes", "images")
+        return tuple(key for key in keys if getattr(self, key))
 
     @property
     def concepts(self) -> dict[str, str]:

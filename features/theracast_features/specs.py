@@ -31,6 +31,8 @@ class FeatureSpec:
         transform: scale on which linear models see it.
         levels: allowed categories where the study fixes them.
         source: publication of a derived score.
+        icc: intraclass correlation of an image measurement under perturbed regions.
+        batch: column of the decisions with the scanner over which it is harmonised inside the training fold.
     """
 
     name: str
@@ -44,6 +46,8 @@ class FeatureSpec:
     transform: Literal["none", "log1p"] = "none"
     levels: tuple[str, ...] | None = None
     source: str | None = None
+    icc: float | None = None
+    batch: str | None = None
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> FeatureSpec:

@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from theracast_data.errors import CohortError
-from theracast_features.specs import BATCH, FeatureTable
+from theracast_features.specs import FeatureTable
 from theracast_models.combat import Combat
 from theracast_models.logodds import Floats, Gaps, ReplicableModel
 from theracast_models.preprocess import text_values
@@ -34,15 +33,12 @@ class Harmonised:
 
     def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
         """Learn the harmonisation, then the model, from n decisions; those of weight 0 do not count."""
-        names = [spec.name for spec in table.catalogue if spec.harmonise]
-        if BATCH not in table.decisions:
-            raise CohortError(
-                "features are to be harmonised, but the decisions do not say from which scanner. Name its column as "
-                "`features.harmonise.batch`."
-            )
         counted = np.flatnonzero(weight > 0) if weight is not None else np.arange(len(table))
         learned = table.take(counted)
-        self.combat_ = Combat.learn(_values(learned, names), _batch(learned), features=names)
+        self.combats_ = {
+            batch: Combat.learn(_values(learned, names), _scanners(learned, batch), features=names)
+            for batch, names in harmonised_features(table).items()
+        }
         self.model.fit(self._moved(table), y, weight=weight)
         return self
 
@@ -57,11 +53,13 @@ class Harmonised:
     def handled(self, table: FeatureTable) -> list[list[str]]:
         """Return per decision what was filled in or passed over, and a scanner that could not be harmonised."""
         told = gap_sentences(self.gaps(table), table)
-        absent = np.isnan(_values(table, self.combat_.features)).all(axis=1)
-        for row in np.flatnonzero(self.combat_.unseen(_batch(table)) & ~absent):
-            told[row].append(
-                "No development patient was imaged on this scanner; its imaging features are used as they are, not harmonised."
-            )
+        for batch, combat in self.combats_.items():
+            there = np.isfinite(_values(table, combat.features)).any(axis=1)
+            for row in np.flatnonzero(combat.unseen(_scanners(table, batch)) & there):
+                told[row].append(
+                    f"Not harmonised, because no development patient was measured on this scanner: {len(combat.features)} "
+                    f"features ({batch.removeprefix('batch.')}) are used as they are."
+                )
         return told
 
     def gaps(self, table: FeatureTable) -> list[Gaps]:
@@ -79,7 +77,8 @@ class Harmonised:
     def save(self, folder: Path) -> None:
         """Write `model.json` and the model behind the harmonisation in `member/`."""
         folder.mkdir(parents=True)
-        record = {"family": self.family, "combat": self.combat_.to_json()}
+        combats = {batch: combat.to_json() for batch, combat in self.combats_.items()}
+        record = {"family": self.family, "combats": combats}
         text = json.dumps(record, ensure_ascii=False, allow_nan=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
         self.model.save(folder / "member")
@@ -91,7 +90,7 @@ class Harmonised:
 
         record: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         model = cls(load_model(folder / "member"))
-        model.combat_ = Combat.from_json(record["combat"])
+        model.combats_ = {batch: Combat.from_json(one) for batch, one in record["combats"].items()}
         return model
 
     def save_replicates(self, replicates: Sequence[Self], folder: Path) -> None:
@@ -103,9 +102,10 @@ class Harmonised:
         return [self._with(model) for model in self.model.load_replicates(folder)]
 
     def _moved(self, table: FeatureTable) -> FeatureTable:
-        names = list(self.combat_.features)
         frame = table.frame.copy()
-        frame[names] = self.combat_.apply(_values(table, names), _batch(table))
+        for batch, combat in self.combats_.items():
+            names = list(combat.features)
+            frame[names] = combat.apply(_values(table, names), _scanners(table, batch))
         return replace(table, frame=frame)
 
     def _with(self, model: ReplicableModel) -> Self:
@@ -114,9 +114,18 @@ class Harmonised:
         return other
 
 
+def harmonised_features(table: FeatureTable) -> dict[str, list[str]]:
+    """Return the batch columns of a table with the features that are harmonised over each."""
+    found: dict[str, list[str]] = {}
+    for spec in table.catalogue:
+        if spec.batch is not None:
+            found.setdefault(spec.batch, []).append(spec.name)
+    return found
+
+
 def _values(table: FeatureTable, names: Sequence[str]) -> Floats:
     return table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _batch(table: FeatureTable) -> list[str | None]:
-    return [None if value is None else str(value) for value in text_values(table.decisions, BATCH)]
+def _scanners(table: FeatureTable, batch: str) -> list[str | None]:
+    return [None if value is None else str(value) for value in text_values(table.decisions, batch)]

@@ -21,6 +21,7 @@ from theracast_models.response_model import ResponseModel
 from theracast_serving.bundle import rows_of_bundle
 from theracast_serving.describe import describe_model, example_rows
 from theracast_serving.score import describe_unknown, score_frame, unknown_columns
+from theracast_serving.course import course_of
 from theracast_serving.sheet import board_sheet
 
 logger = logging.getLogger(__name__)
@@ -186,7 +187,9 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         frame = pd.DataFrame([request.patient])
 
         def answer() -> HTMLResponse:
-            return HTMLResponse(board_sheet(model, score_frame(model, frame, request.site), 0, as_of=clock()))
+            prediction = score_frame(model, frame, request.site)
+            course = course_of(model, frame, prediction, 0, site=request.site)
+            return HTMLResponse(board_sheet(model, prediction, 0, as_of=clock(), course=course))
 
         return _guarded(answer)
 

@@ -27,17 +27,21 @@ from theracast_serving.clinical_text import (
     range_of_hundred,
     unit_text,
 )
+from theracast_serving.course import Course
 from theracast_serving.describe import Development, development, feature_range, level_share
 from theracast_serving.performance import performance_rows
-from theracast_serving.sheet_page import Driver, Group, SheetContent, fitted
+from theracast_serving.sheet_page import Driver, Group, Panel, SheetContent, fitted
 
 DRIVERS = 8
+DRIVERS_BESIDE_A_COURSE = 6
 MISSING_SIGNS = 110
 LONGEST_LABEL = 60
 LONGEST = 200
 
 
-def board_sheet(model: ResponseModel, prediction: Prediction, row: int, *, as_of: date) -> str:
+def board_sheet(
+    model: ResponseModel, prediction: Prediction, row: int, *, as_of: date, course: Course | None = None
+) -> str:
     """Return the board sheet of one patient as one self-contained HTML page that prints on one A4 page.
 
     Args:
@@ -45,17 +49,20 @@ def board_sheet(model: ResponseModel, prediction: Prediction, row: int, *, as_of
         prediction: its answers.
         row: position of the patient in `prediction`.
         as_of: the date that stands on the sheet.
+        course: the patient's answers and measurements so far, see `course_of`.
 
     Raises:
         IndexError: there is no such row.
     """
     if not 0 <= row < len(prediction):
         raise IndexError(f"row {row} is not among the {len(prediction)} answers")
-    content = fitted(sheet_content(model, prediction, row, as_of=as_of))
+    content = fitted(sheet_content(model, prediction, row, as_of=as_of, course=course))
     return _template().render(sheet=content, colour_for=svg.FOR, colour_against=svg.AGAINST)
 
 
-def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_of: date) -> SheetContent:
+def sheet_content(
+    model: ResponseModel, prediction: Prediction, row: int, *, as_of: date, course: Course | None = None
+) -> SheetContent:
     """Return what the sheet of one patient says, before it is laid out."""
     probability, low, high = (float(part[row]) for part in (prediction.probability, prediction.low, prediction.high))
     decision = prediction.features.decisions.iloc[row]
@@ -66,7 +73,7 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
     missing = _missing_labels(prediction, row)
     unsaid = [label for label in missing if not any(label in text for text in prediction.warnings[row])]
     shown_missing = _fitting(unsaid)
-    drivers, rest = _drivers(model, prediction, row)
+    drivers, rest = _drivers(model, prediction, row, most=DRIVERS if course is None else DRIVERS_BESIDE_A_COURSE)
     groups = _groups(prediction, row)
     title, question = label[:1].upper() + label[1:], str(model.card.get("question") or "")
     rows, note = performance_rows(model.evaluations, site, developed_at=model.reference.sites)
@@ -107,6 +114,7 @@ def sheet_content(model: ResponseModel, prediction: Prediction, row: int, *, as_
         performance_note=note,
         limits=_limits(model, base),
         identity=_identity(model, prediction.model),
+        course=[] if course is None else _course_panels(course),
     )
 
 
@@ -122,11 +130,13 @@ def _template() -> Template:
     return environment.get_template("board_sheet.html.j2")
 
 
-def _drivers(model: ResponseModel, prediction: Prediction, row: int) -> tuple[list[Driver], Driver | None]:
+def _drivers(
+    model: ResponseModel, prediction: Prediction, row: int, *, most: int
+) -> tuple[list[Driver], Driver | None]:
     """Return the strongest contributions, strongest first, and the sum of all others."""
     phi = prediction.contributions.iloc[row].to_numpy(dtype=np.float64)
     order = np.argsort(-np.abs(phi), kind="stable")
-    shown = [int(place) for place in order[:DRIVERS] if phi[place] != 0]
+    shown = [int(place) for place in order[:most] if phi[place] != 0]
     others = [place for place in range(len(phi)) if place not in shown]
     rest = float(phi[others].sum()) if others else 0.0
     largest = max([abs(float(phi[place])) for place in shown] + [abs(rest), 1e-9])
@@ -215,6 +225,35 @@ def _strip(model: ResponseModel, spec: FeatureSpec, cell: Any) -> Markup:
         return Markup()
     text = f"{hundredth(share)} %"
     return svg.share_strip(share, f"in {text}", label=f"the same in {text} of the development cohort")
+
+
+def _course_panels(course: Course) -> list[Panel]:
+    """Return the picture of the answers so far, then one for each measurement, all over the same days."""
+    moments = [answer.day for answer in course.answers] + [day for one in course.series for day, _ in one.points]
+    days = (min(moments), max(moments))
+    chances = [(answer.day, answer.probability) for answer in course.answers]
+    panels = [
+        Panel(
+            "Chance at each decision",
+            svg.course_panel(
+                chances,
+                label="; ".join(f"day {day:.0f}: {percent_text(chance)}" for day, chance in chances),
+                days=days,
+                texts=[percent_text(chance) for _, chance in chances],
+                intervals=[(answer.low, answer.high) for answer in course.answers],
+                ends=(0.0, 1.0),
+            ),
+        )
+    ]
+    for one in course.series:
+        texts = [number_text(value) for _, value in one.points]
+        unit = unit_text(one.unit)
+        heading = one.label + (f", {unit}" if unit else "")
+        told = "; ".join(f"day {day:.0f}: {text}" for (day, _), text in zip(one.points, texts, strict=True))
+        panels.append(
+            Panel(heading, svg.course_panel(one.points, label=f"{one.label}: {told}", days=days, texts=texts))
+        )
+    return panels
 
 
 def _groups(prediction: Prediction, row: int) -> list[Group]:

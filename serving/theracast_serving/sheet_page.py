@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup
 
@@ -40,6 +40,14 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One picture of the course: its heading and its drawing."""
+
+    heading: str
+    drawing: Markup
+
+
+@dataclass(frozen=True)
 class SheetContent:
     """All that stands on the sheet, as text and drawings."""
 
@@ -72,6 +80,7 @@ class SheetContent:
     performance_note: str
     limits: list[str]
     identity: list[tuple[str, str]]
+    course: list[Panel] = field(default_factory=list)
     setting: str = ""
     warnings_more: int = 0
     performance_more: int = 0
@@ -102,4 +111,4 @@ def _height(content: SheetContent) -> int:
     remarks = [18 * min(2, 1 + len(text) // 60) + 3 for text in content.warnings[:WARNINGS_SHOWN]]
     missing = sum(remarks) + 36 * bool(content.missing) + 18 * (len(content.warnings) > WARNINGS_SHOWN)
     tested = sum(24 + 7 * (len(line.site) > 16) for line in content.performance[:PERFORMANCE_ROWS])
-    return header + drivers + max(24 * len(content.groups), missing) + tested
+    return header + drivers + 135 * bool(content.course) + max(24 * len(content.groups), missing) + tested

@@ -134,6 +134,57 @@ def auc_axis(*, width: int = 110) -> Markup:
     return _picture(width, 14, "AUC from chance (0.5) to perfect (1)", parts, kind="axis")
 
 
+def course_panel(
+    points: Sequence[tuple[float, float]],
+    *,
+    label: str,
+    days: tuple[float, float],
+    texts: Sequence[str],
+    intervals: Sequence[tuple[float, float]] = (),
+    ends: tuple[float, float] | None = None,
+    width: int = 216,
+) -> Markup:
+    """Return values over days as a line with its points, the last one filled, each with its text.
+
+    Args:
+        points: (day, value), oldest first.
+        days: first and last day of the axis.
+        texts: what stands at each point.
+        intervals: low and high of each point, drawn as a bar.
+        ends: lowest and highest value of the axis; by default those of the points.
+    """
+    left, right, top, bottom = 16.0, width - 16.0, 20.0, 70.0
+    low, high = ends or (min(value for _, value in points), max(value for _, value in points))
+
+    def at(day: float, value: float) -> tuple[float, float]:
+        across = (day - days[0]) / (days[1] - days[0]) if days[1] > days[0] else 0.5
+        up = (value - low) / (high - low) if high > low else 0.5
+        return left + (right - left) * across, bottom - (bottom - top) * min(max(up, 0.0), 1.0)
+
+    places = [at(day, value) for day, value in points]
+    parts = [f'<path d="M{left} {bottom + 8}H{right}" stroke="{MUTED}" stroke-width="1"/>']
+    for (x, _), (lower, upper) in zip(places, intervals, strict=False):
+        y_low, y_high = at(days[0], lower)[1], at(days[0], upper)[1]
+        parts.append(f'<path d="M{x:.1f} {y_low:.1f}V{y_high:.1f}" stroke="{BAND}" stroke-width="7"/>')
+    line = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    parts.append(f'<path d="M{line}" fill="none" stroke="{FOR}" stroke-width="1.6"/>')
+    taken = -1e9
+    for number, ((x, y), text, (day, _)) in enumerate(zip(places, texts, points, strict=True)):
+        last = number == len(places) - 1
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4.2 if last else 3}" fill="{FOR if last else "#fff"}" stroke="{FOR}"/>'
+        )
+        if last or (x - taken > 34 and places[-1][0] - x > 34):
+            anchor = "end" if x > right - 12 else "start" if x < left + 12 else "middle"
+            edge = x + 8 if anchor == "end" else x - 8 if anchor == "start" else x
+            parts.append(
+                f'<text x="{edge:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}" font-size="10.5" fill="{INK}">{escape(text)}</text>'
+                f'<text x="{edge:.1f}" y="{bottom + 19}" text-anchor="{anchor}" font-size="9.5" fill="{MUTED}">day {day:.0f}</text>'
+            )
+            taken = x
+    return _picture(width, 92, label, parts, kind="course")
+
+
 def _auc_place(auc: float, width: int) -> float:
     return 4.0 + (width - 8.0) * min(max((auc - 0.4) / 0.6, 0.0), 1.0)
 

@@ -104,13 +104,16 @@ def _write_table(prediction: Prediction, path: Path, *, overwrite: bool) -> None
 
 def report(options: argparse.Namespace) -> int:
     """Write the board sheet of one patient."""
+    from theracast_serving.course import course_of
     from theracast_serving.load import load_model
     from theracast_serving.score import score_frame
     from theracast_serving.sheet import board_sheet
 
     require_free(options.out, overwrite=options.overwrite)
     model = load_model(options.model)
-    prediction = score_frame(model, _read(options.file, options.sheet, model), site=options.site or options.sheet)
+    site = options.site or options.sheet
+    frame = _read(options.file, options.sheet, model)
+    prediction = score_frame(model, frame, site=site)
     places = [place for place, subject in enumerate(prediction.subject_id) if subject == options.patient]
     if len(places) != 1:
         found = "no patient" if not places else f"{len(places)} rows"
@@ -118,8 +121,14 @@ def report(options: argparse.Namespace) -> int:
             f"{options.file}: {found} with the identifier {options.patient!r} among {len(prediction)} rows. "
             "Check --patient and --sheet; the identifier must be unique in the file."
         )
-    today = datetime.now().astimezone().date()
-    write_text(options.out, board_sheet(model, prediction, places[0], as_of=today), overwrite=options.overwrite)
+    page = board_sheet(
+        model,
+        prediction,
+        places[0],
+        as_of=datetime.now().astimezone().date(),
+        course=course_of(model, frame, prediction, places[0], site=site),
+    )
+    write_text(options.out, page, overwrite=options.overwrite)
     tell(f"wrote {options.out}")
     return 0
 

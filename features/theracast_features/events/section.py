@@ -26,9 +26,7 @@ class EventFeatures(Section):
     @field_validator("windows")
     @classmethod
     def _check_windows(cls, windows: tuple[str, ...]) -> tuple[str, ...]:
-        for window in windows:
-            window_microseconds(window)
-        return windows
+        return check_windows(windows)
 
 
 _UNITS = {"h": 3_600, "d": 86_400, "w": 604_800, "y": 31_557_600}
@@ -42,3 +40,10 @@ def window_microseconds(window: str) -> int | None:
     if found is None:
         raise ValueError(f"a window is `all` or a number with h, d, w or y, e.g. 30d (found {window!r})")
     return int(found[1]) * _UNITS[found[2]] * 1_000_000
+
+
+def check_windows(windows: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the windows if each can be read. Raises ValueError otherwise."""
+    for window in windows:
+        window_microseconds(window)
+    return windows

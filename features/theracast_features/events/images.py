@@ -1,0 +1,106 @@
+"""Measurements of images as features: those of the last scan that a decision may see, and how they have moved.
+
+A measurement is an event like a laboratory result, made by `theracast images extract`: at the time of the scan, under a code
+that says what was measured and how. So windows, visibility and changes between scans are those of `features.events`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import pandas as pd
+import pyarrow as pa
+
+from theracast_data.errors import StudyError
+from theracast_data.events.concepts import Concept
+from theracast_features.events.aggregates import AggregateBuilder
+from theracast_features.events.section import EventFeatures
+from theracast_features.imaging.measure import Meaning, meanings
+from theracast_features.imaging.section import ImageFeatures, fits, measure_code
+from theracast_features.specs import FeatureSpec
+
+
+class ImageBuilder:
+    """One kind of image of the `features.images` of a study; see `EventBuilder`."""
+
+    def __init__(self, name: str, section: ImageFeatures, *, engine: Literal["duckdb", "spark"] = "duckdb") -> None:
+        self.name, self.section = name, section
+        self._kept = kept_measures(name, section)
+        concepts = {
+            f"{name}.{measure}": Concept(
+                codes=(measure_code(name, section.measures, measure),),
+                label=f"{name}, {meaning.label}" if section.label is None else f"{section.label}, {meaning.label}",
+                modality="imaging",
+                unit=meaning.unit,
+            )
+            for measure, meaning in self._kept.items()
+        }
+        features = [
+            EventFeatures(
+                concept=f"{name}.{measure}",
+                windows=section.windows,
+                aggregates=section.aggregates,
+                transform="log1p" if fits(measure, section.log) else "none",
+            )
+            for measure in self._kept
+        ]
+        self._aggregates = AggregateBuilder(features, concepts, engine=engine)
+        self.catalogue: tuple[FeatureSpec, ...] = tuple(self._described(spec) for spec in self._aggregates.catalogue)
+
+    def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return every aggregate of every measurement that is kept."""
+        return self._aggregates.build(events, decisions)
+
+    def steps(self, name: str) -> tuple[str, ...]:
+        """Return how it was measured, which scans are seen, and what is made of them."""
+        regions = " or ".join(self.section.regions)
+        measured = (
+            f"measured in {self.section.modality}, region {regions}, by the settings {self.section.measures.digest}"
+        )
+        return (measured, *self._aggregates.steps(name))
+
+    def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the measurements of the scans that the aggregate has seen."""
+        return self._aggregates.rows(name, events, decisions)
+
+    def _described(self, spec: FeatureSpec) -> FeatureSpec:
+        measure = spec.columns[0].removeprefix(f"{self.name}.")
+        return replace(spec, code=self._kept[measure].code, icc=self.section.icc.get(measure))
+
+
+def kept_measures(name: str, section: ImageFeatures) -> dict[str, Meaning]:
+    """Return the measurements that become features.
+
+    Raises:
+        StudyError: none is left, or one that is named is not measured.
+    """
+    known = meanings(section.measures)
+    for key in ("keep", "log", "icc"):
+        strange = [one for one in getattr(section, key) if not any(fits(measure, (one,)) for measure in known)]
+        if strange:
+            raise StudyError(
+                f"features.images.{name}.{key}: {', '.join(strange)} fits nothing that is measured. There are "
+                f"{_some(list(known))}."
+            )
+    least = section.icc_at_least
+    kept = {
+        measure: meaning
+        for measure, meaning in known.items()
+        if fits(measure, section.keep) and (least is None or section.icc.get(measure, -1.0) >= least)
+    }
+    if not kept:
+        raise StudyError(f"features.images.{name}: no measurement has an icc of at least {least}. Lower icc_at_least.")
+    return kept
+
+
+def image_builders(
+    section: Mapping[str, ImageFeatures], *, engine: Literal["duckdb", "spark"] = "duckdb"
+) -> list[ImageBuilder]:
+    """Return a builder for each kind of image."""
+    return [ImageBuilder(name, one, engine=engine) for name, one in section.items()]
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

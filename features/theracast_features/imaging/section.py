@@ -1,0 +1,127 @@
+"""What is measured in the images of a study, and which of it becomes features: `features.images` of a study file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from theracast_data.section import Section
+from theracast_features.events.section import Aggregate, check_windows
+from theracast_features.imaging.settings import RadiomicsSettings
+
+CODE_SYSTEM = "IMAGE"
+SCANNER = "scanner"
+"""Last part of the code of the event that says, as text, with what an image was made."""
+
+
+class Uptake(Section):
+    """Uptake of a tracer in a region of a PET."""
+
+    suv: Literal["bw", "lbm_james", "lbm_janmahasatian"] = Field(
+        "bw", description="Body on which the uptake is standardised: bw body weight, lbm lean body mass by formula."
+    )
+
+
+class ImageMeasures(Section):
+    """Which images, which region in them, and what is measured. A change of it gives the measurements other codes.
+
+    An image is a series of `modality` to which a region belongs whose name fits `regions`.
+    """
+
+    modality: Literal["CT", "PT", "MR"] = Field(description="As in DICOM: CT, PT (PET) or MR.")
+    series: tuple[str, ...] = Field(
+        ("*",),
+        min_length=1,
+        description="Descriptions of the series that count, * for any ending; case is not regarded.",
+    )
+    regions: tuple[str, ...] = Field(
+        ("*",), min_length=1, description="Names of the regions that count, e.g. [GTV*]; case is not regarded."
+    )
+    several: Literal["union", "largest", "refuse"] = Field(
+        "refuse", description="What is measured where several regions of an image fit."
+    )
+    region_off_grid: Literal["refuse", "resample"] = Field(
+        "refuse", description="What becomes of a region whose grid or contours are not those of the image."
+    )
+    size: bool = Field(
+        True, description="Volume, longest axial diameter and the one across it, longest diameter in 3D."
+    )
+    uptake: Uptake | None = Field(None, description="SUVmax, SUVpeak, SUVmean, MTV and TLG; for PT.")
+    percentiles: bool = Field(False, description="Mean and percentiles of the intensities, e.g. of an ADC map.")
+    radiomics: RadiomicsSettings | None = Field(None, description="Features of the IBSI, and how they are computed.")
+
+    @field_validator("series", "regions", mode="before")
+    @classmethod
+    def _one_pattern(cls, patterns: object) -> object:
+        return (patterns,) if isinstance(patterns, str) else patterns
+
+    @model_validator(mode="after")
+    def _check_modality(self) -> ImageMeasures:
+        if self.uptake is not None and self.modality != "PT":
+            raise ValueError(f"`uptake` is measured in PET; say modality: PT, or remove it (found {self.modality})")
+        if not (self.size or self.uptake or self.percentiles or self.radiomics):
+            raise ValueError("nothing is measured; ask for `size`, `uptake`, `percentiles` or `radiomics`")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that change with anything that changes a measurement."""
+        names = sorted(ImageMeasures.model_fields)
+        text = json.dumps(self.model_dump(mode="json", include=set(names)), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class ImageFeatures(ImageMeasures):
+    """What is measured in one kind of image, and which measurements become features, as of each decision."""
+
+    label: str | None = Field(
+        None, description="What the tumour board reads, e.g. CT of the tumour; by default the name."
+    )
+    keep: tuple[str, ...] = Field(
+        ("*",),
+        min_length=1,
+        description="Measurements that become features, e.g. [volume_ml, 'cm_*', 'log_2mm.stat_*'].",
+    )
+    windows: tuple[str, ...] = Field(("all",), min_length=1, description="e.g. [90d, all]; as in `events`.")
+    aggregates: tuple[Aggregate, ...] = Field(
+        ("last",), min_length=1, description="last; change, relative_change, change_per_day and interval between scans."
+    )
+    log: tuple[str, ...] = Field((), description="Measurements that linear models see on a logarithmic scale.")
+    icc: dict[str, Annotated[float, Field(ge=-1, le=1)]] = Field(
+        {},
+        description="Measurement to its intraclass correlation under perturbed regions; in a study file also the path of "
+        "the JSON file that `theracast images stability` wrote.",
+    )
+    icc_at_least: float | None = Field(
+        None, ge=0, le=1, description="Least correlation, e.g. 0.75; what is below it, or not known, is no feature."
+    )
+
+    @field_validator("windows")
+    @classmethod
+    def _check_windows(cls, windows: tuple[str, ...]) -> tuple[str, ...]:
+        return check_windows(windows)
+
+    @model_validator(mode="after")
+    def _check_stability(self) -> ImageFeatures:
+        if self.icc_at_least is not None and not self.icc:
+            raise ValueError("`icc_at_least` needs `icc`: measure it with `theracast images stability`")
+        return self
+
+    @property
+    def measures(self) -> ImageMeasures:
+        """What is measured, without what becomes of it."""
+        return ImageMeasures(**{name: getattr(self, name) for name in ImageMeasures.model_fields})
+
+
+def measure_code(name: str, measures: ImageMeasures, measure: str) -> str:
+    """Return the code of a measurement as an event: `IMAGE//NAME-DIGEST//MEASURE`."""
+    return f"{CODE_SYSTEM}//{name}-{measures.digest}//{measure}"
+
+
+def fits(text: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether a text fits one of the patterns, whatever the case of its letters."""
+    return any(fnmatchcase(text.casefold(), pattern.casefold()) for pattern in patterns)
