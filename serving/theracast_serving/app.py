@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from theracast_data.errors import TheracastError
 from theracast_models.response_model import ResponseModel
 from theracast_serving.bundle import rows_of_bundle
+from theracast_serving.course import course_of
 from theracast_serving.describe import describe_model, example_rows
 from theracast_serving.score import describe_unknown, score_frame, unknown_columns
-from theracast_serving.course import course_of
 from theracast_serving.sheet import board_sheet
 
 logger = logging.getLogger(__name__)
