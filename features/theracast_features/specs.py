@@ -107,6 +107,10 @@ class FeatureTable:
         """Return only the features of one modality."""
         return self.select([spec.name for spec in self.catalogue if spec.modality == modality])
 
+    def without_modality(self, modality: Modality) -> FeatureTable:
+        """Return the features of all other modalities."""
+        return self.select([spec.name for spec in self.catalogue if spec.modality != modality])
+
     @property
     def modalities(self) -> list[Modality]:
         """Modalities in the order of the catalogue."""

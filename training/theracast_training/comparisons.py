@@ -1,4 +1,4 @@
-"""What a model is held against: published scores, and models that see one modality alone."""
+"""What a model is held against: published scores, models that see one modality alone, and those that see all but it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
@@ -35,7 +36,7 @@ class Rival:
 
     Attributes:
         name: of the score or the modality.
-        kind: `baseline` or `modality`.
+        kind: `baseline`, `modality` (that one alone) or `without` (all but that one).
         calibrated: False for a score whose publication claims no probabilities.
         judged: site to its probabilities; NaN where it cannot be computed.
     """
@@ -79,10 +80,10 @@ def _development_places(prepared: Prepared) -> dict[str, Rows]:
     return {name: prepared.learn[site == name] for name in prepared.sites if (site == name).any()}
 
 
-def modality_rival(
-    result: TaskResult, table: FeatureTable, prepared: Prepared, *, modality: str, nested: Judged | None
+def part_rival(
+    result: TaskResult, table: FeatureTable, prepared: Prepared, *, name: str, kind: str, nested: Judged | None
 ) -> Rival:
-    """Return the model of one modality, tuned and calibrated on the development decisions, at the external sites."""
+    """Return the model of a part of the features, tuned and calibrated on the development decisions, at external sites."""
     learn = table.take(prepared.learn)
     target = prepared.target.take(prepared.learn)
     fitted = fit_calibrated(
@@ -97,7 +98,7 @@ def modality_rival(
     judged = {site: Judged(rows, fitted.probability(table.take(rows))) for site, rows in prepared.external.items()}
     if nested is not None:
         judged["cv"] = nested
-    return Rival(modality, "modality", calibrated=True, judged=judged)
+    return Rival(name, kind, calibrated=True, judged=judged)
 
 
 def evaluate_rival(rival: Rival, prepared: Prepared) -> dict[str, dict[str, Any]]:
@@ -118,6 +119,24 @@ def evaluate_judged(judged: Judged, prepared: Prepared) -> dict[str, Any]:
         bootstrap=report.bootstrap,
         seed=prepared.study.search.seed,
     )
+
+
+def evaluate_by_day(own: Mapping[str, Judged], prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """Return the performance at each day of decision, by site (or `cv`); nothing where a study asks once.
+
+    A day on which one outcome is missing at a site is left out there.
+    """
+    if LANDMARK not in prepared.cohort.values:
+        return {}
+    days = prepared.cohort.values[LANDMARK].to_numpy()
+    found: dict[str, dict[str, Any]] = {}
+    for site, judged in own.items():
+        at = days[judged.rows]
+        for day in np.unique(at[np.isfinite(at)]):
+            part = Judged(judged.rows[at == day], judged.probability[at == day])
+            if len(np.unique(prepared.target.y[part.rows])) == 2:
+                found.setdefault(site, {})[f"{day:g}"] = evaluate_judged(part, prepared)
+    return found
 
 
 def compare_with(rivals: Sequence[Rival], own: Mapping[str, Judged], prepared: Prepared) -> list[dict[str, Any]]:

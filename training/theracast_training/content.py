@@ -44,11 +44,12 @@ class ReportContent:
         searches: family to `loss`, `standard_error` (log loss over inner folds), `params`, `trials` (records with
             `number`, `loss`, `state`; may be empty).
         evaluations: the model's own: `{"cv": {...}, "external": {site: {...}}, "baselines": {name: {site: {...}}},
-            "single_modality": {modality: {site: {...}}}}`, each innermost one an answer of `evaluate_binary`. `cv`
+            "single_modality": {modality: {site: {...}}}, "without_modality": {modality: {site: {...}}},
+            "by_day": {site: {day: {...}}}}`, each innermost one an answer of `evaluate_binary`. `cv`
             may be empty; a missing part counts as empty. Sites of baselines and modalities may include `cv`.
         curves: site (or `cv`) to the answer of `curves`.
-        comparisons: one record a comparison: `against` (name of a baseline or modality), `kind` (`baseline` or
-            `modality`), `site` (or `cv`), `calibrated` (False for a score that only ranks), and the answer of
+        comparisons: one record a comparison: `against` (name of a baseline or modality), `kind` (`baseline`,
+            `modality` or `without`), `site` (or `cv`), `calibrated` (False for a score that only ranks), and the answer of
             `compare_paired(y, p_model, p_other)` merged in.
         explanation: the answer of `explanation_summary`.
         catalogue: one record a feature: `FeatureSpec.to_json()` and `missing`, a mapping from site to the fraction

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 
 from theracast_data.home import home
+from theracast_data.modality import Modality
+from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, fit_calibrated
-from theracast_training.comparisons import Judged, Rival, baseline_rival, modality_rival
+from theracast_training.comparisons import Judged, Rival, baseline_rival, part_rival
 from theracast_training.develop import Task, TaskResult, nested_tasks
 from theracast_training.prepare import Prepared, search_key
 from theracast_training.workers import run_tasks
@@ -49,7 +51,7 @@ class Developed:
         final: the choice on all development decisions.
         fitted: the calibrated model.
         own: site (or `cv`) to the model's probabilities for its known decisions.
-        rivals: baselines and single modalities, likewise.
+        rivals: baselines, single modalities, and all but one of them, likewise.
         outer: results of the outer folds.
     """
 
@@ -64,8 +66,8 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     """Tune in nested cross-validation and on all development decisions, and fit what was chosen."""
     final = final_task(prepared)
     outer = nested_tasks(final)
-    singles = modality_tasks(prepared, final)
-    tasks = [final, *outer, *(task for group in singles.values() for task in group)]
+    parts = part_tasks(prepared, final)
+    tasks = [final, *outer, *(task for part in parts for task in part.tasks)]
     progress.expect(sum(task.expected_trials for task in tasks))
     progress.step("tuning")
     results = {result.key: result for result in run_tasks(tasks, jobs=jobs, on_trial=progress.trial)}
@@ -87,14 +89,15 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     if nested:
         own = {"cv": _out_of_fold(prepared, nested)} | own
     rivals = [baseline_rival(name, prepared, chosen.folds, seed=final.seed) for name in prepared.study.baselines]
-    for modality, group in singles.items():
-        judged = [results[task.key] for task in group[1:]]
+    for part in parts:
+        judged = [results[task.key] for task in part.tasks[1:]]
         rivals.append(
-            modality_rival(
-                results[group[0].key],
-                prepared.table.of_modality(modality),  # type: ignore[arg-type]
+            part_rival(
+                results[part.tasks[0].key],
+                part.of(prepared.table),
                 prepared,
-                modality=modality,
+                name=part.modality,
+                kind=part.kind,
                 nested=_out_of_fold(prepared, judged) if judged else None,
             )
         )
@@ -120,27 +123,42 @@ def final_task(prepared: Prepared) -> Task:
     )
 
 
-def modality_tasks(prepared: Prepared, final: Task) -> dict[str, list[Task]]:
-    """Return per modality its task on all development decisions and, where no external site judges, its outer folds."""
-    if len(prepared.table.modalities) < 2:
-        return {}
-    groups = {}
-    for modality in prepared.table.modalities:
-        whole = Task(
-            key=f"only-{modality}",
-            table=final.table.of_modality(modality),
-            target=final.target,
-            learn=final.learn,
-            judged=final.judged,
+@dataclass(frozen=True)
+class Part:
+    """A model of a part of the features, to show what that part, or the rest, is worth.
+
+    Attributes:
+        kind: `modality`: that modality alone; `without`: all others.
+        tasks: the one on all development decisions and, where no external site judges, its outer folds.
+    """
+
+    kind: Literal["modality", "without"]
+    modality: Modality
+    tasks: tuple[Task, ...] = ()
+
+    def of(self, table: FeatureTable) -> FeatureTable:
+        """Return the features that the model sees."""
+        return table.of_modality(self.modality) if self.kind == "modality" else table.without_modality(self.modality)
+
+
+def part_tasks(prepared: Prepared, final: Task) -> list[Part]:
+    """Return a model of each modality alone and, where there are three or more, of all but each."""
+    modalities = prepared.table.modalities
+    if len(modalities) < 2:
+        return []
+    parts = [Part("modality", one) for one in modalities]
+    parts += [Part("without", one) for one in modalities] if len(modalities) > 2 else []
+    found = []
+    for part in parts:
+        whole = replace(
+            final,
+            key=f"{'only' if part.kind == 'modality' else 'without'}-{part.modality}",
+            table=part.of(final.table),
             families=("elasticnet",),
-            search=final.search,
-            validation=final.validation,
             trials=min(final.trials, MODALITY_TRIALS),
-            seed=final.seed,
-            journals=final.journals,
         )
-        groups[str(modality)] = [whole, *([] if prepared.external else nested_tasks(whole))]
-    return groups
+        found.append(replace(part, tasks=(whole, *([] if prepared.external else nested_tasks(whole)))))
+    return found
 
 
 def _out_of_fold(prepared: Prepared, results: Sequence[TaskResult]) -> Judged:

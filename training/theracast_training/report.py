@@ -34,6 +34,7 @@ def study_report(content: ReportContent) -> str:
             summary=summary_sentences(content),
             limits=derived_limits(content),
             sites=_site_rows(content),
+            days=_day_rows(content),
             thresholds=_threshold_rows(content),
             findings=_sorted_findings(content),
             comparisons=_comparison_rows(content),
@@ -128,6 +129,15 @@ def _threshold_rows(content: ReportContent) -> list[dict[str, Any]]:
                 {"label": wording.site_label(site), "n": record["n"], "row": row}
             )
     return [{"threshold": threshold, "rows": rows} for threshold, rows in sorted(blocks.items())]
+
+
+def _day_rows(content: ReportContent) -> list[dict[str, Any]]:
+    """Return the performance at each day of decision, site by site; nothing where a study asks once."""
+    return [
+        {"day": day, "label": wording.site_label(site), "record": record}
+        for site, days in (content.evaluations.get("by_day") or {}).items()
+        for day, record in days.items()
+    ]
 
 
 def _sorted_findings(content: ReportContent) -> dict[str, list[dict[str, Any]]]:

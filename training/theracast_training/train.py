@@ -14,7 +14,7 @@ from typing import Any
 
 from theracast_models.response_model import ResponseModel
 from theracast_training import tracking
-from theracast_training.comparisons import Judged, compare_with, evaluate_judged, evaluate_rival
+from theracast_training.comparisons import Judged, compare_with, evaluate_by_day, evaluate_judged, evaluate_rival
 from theracast_training.curves import curves
 from theracast_training.development import Developed, Progress, Silent, develop
 from theracast_training.prepare import Prepared, prepare
@@ -59,6 +59,8 @@ class TrainResult:
             "external": evaluations["external"],
             "baselines": evaluations["baselines"],
             "single_modality": evaluations["single_modality"],
+            "without_modality": evaluations["without_modality"],
+            "by_day": evaluations["by_day"],
             "identity": self.response_model.identity,
             "run_id": self.run_id,
             "report": str(self.report_path),
@@ -78,8 +80,19 @@ class TrainResult:
                     f"({shown['auc_low']} to {shown['auc_high']})  Brier {shown['brier']}  "
                     f"slope {_shown(figures.get('calibration_slope'))}"
                 )
+                lines += _lines_by_day(
+                    evaluations.get("by_day", {}).get("cv" if figures is evaluations["cv"] else site, {})
+                )
         lines.append(f"report: {self.report_path}   ({self.seconds:.0f} s)")
         return "\n".join(lines)
+
+
+def _lines_by_day(days: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"    {'day ' + day:22} n {figures['n']:5d}  events {figures['events']:4d}  AUC {_shown(figures.get('auc'))} "
+        f"({_shown(figures.get('auc_low'))} to {_shown(figures.get('auc_high'))})"
+        for day, figures in days.items()
+    ]
 
 
 def _shown(figure: float | None) -> str:
@@ -126,7 +139,7 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
 def evaluate(prepared: Prepared, developed: Developed) -> dict[str, Any]:
     """Return the performance of the model, the baselines and the single modalities, as it travels in the artefact."""
     own = {site: evaluate_judged(judged, prepared) for site, judged in developed.own.items()}
-    by_kind: dict[str, dict[str, Any]] = {"baseline": {}, "modality": {}}
+    by_kind: dict[str, dict[str, Any]] = {"baseline": {}, "modality": {}, "without": {}}
     for rival in developed.rivals:
         by_kind[rival.kind][rival.name] = evaluate_rival(rival, prepared)
     return {
@@ -134,6 +147,8 @@ def evaluate(prepared: Prepared, developed: Developed) -> dict[str, Any]:
         "external": own,
         "baselines": by_kind["baseline"],
         "single_modality": by_kind["modality"],
+        "without_modality": by_kind["without"],
+        "by_day": evaluate_by_day(developed.own, prepared),
         "comparisons": compare_with(developed.rivals, developed.own, prepared),
     }
 
