@@ -21,8 +21,12 @@ from theracast_features.imaging.spatial import moran_geary
 Floats = NDArray[np.float64]
 
 
-def morphology(region: Region) -> dict[str, float]:
-    """Return the 29 morphological features; lengths in mm."""
+def morphology(region: Region, *, compatibility: str = "ibsi") -> dict[str, float]:
+    """Return the 29 morphological features; lengths in mm.
+
+    Args:
+        compatibility: `pyradiomics` takes the variance along the principal axes as the mean square, which makes them shorter.
+    """
     mask = np.ascontiguousarray(region.shape_mask[region.box])
     spacing = np.array(region.spacing_mm)
     mesh = surface(mask, region.spacing_mm)
@@ -30,7 +34,7 @@ def morphology(region: Region) -> dict[str, float]:
     hull = ConvexHull(points)
     corners = points[hull.vertices]
     voxels = np.argwhere(mask) * spacing
-    axes = _axis_lengths(voxels)
+    axes = _axis_lengths(voxels, 0 if compatibility == "pyradiomics" else 1)
     found = _size_and_roundness(mesh.volume, mesh.area) | {
         "morph_vol_approx": float(len(voxels) * spacing.prod()),
         "morph_diam": float(pdist(corners).max()),
@@ -89,11 +93,11 @@ def _with_intensities(region: Region, voxels: Floats, volume: float) -> dict[str
     }
 
 
-def _axis_lengths(voxels: Floats) -> tuple[float, float, float]:
+def _axis_lengths(voxels: Floats, spent: int) -> tuple[float, float, float]:
     """Return the lengths of the principal axes, longest first: 4 standard deviations."""
     centred = voxels - voxels.mean(axis=0)
     # The manual writes 1 / n; its reference values come from n - 1, which a small region tells.
-    variances = np.linalg.eigvalsh(centred.T @ centred / max(len(voxels) - 1, 1))
+    variances = np.linalg.eigvalsh(centred.T @ centred / max(len(voxels) - spent, 1))
     # Rounding leaves +-1e-17 where a region has no extent along an axis.
     lengths = 4 * np.sqrt(np.where(variances > 1e-12 * max(variances.max(), 1e-300), variances, 0.0))
     return float(lengths[2]), float(lengths[1]), float(lengths[0])
