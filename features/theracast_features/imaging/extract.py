@@ -89,7 +89,7 @@ def region_features(
     found: dict[str, float] = {}
     intensities = region.intensities
     if "morphology" in families:
-        found |= morphology(region)
+        found |= morphology(region, compatibility=settings.compatibility)
     if "local" in families:
         found |= local_intensity(region)
     if "statistics" in families:

@@ -86,16 +86,18 @@ def _responses(source: Floats, chosen: Filter, spacing_mm: Spacing) -> Iterator[
                 yield name, convolve(source, _by_axis(along), reach)
 
 
-def convolve(source: Floats, kernels: Kernels, reach: tuple[int, int, int]) -> Floats:
+def convolve(
+    source: Floats, kernels: Kernels, reach: tuple[int, int, int], *, flipped: tuple[bool, bool, bool] = (False,) * 3
+) -> Floats:
     """Return the convolution of the inner part of `source`, `reach` voxels (z, y, x) away from its borders.
 
-    An even kernel has its origin at the later of its two middle values.
+    An even kernel has its origin at the later of its two middle values; flipped, it takes its origin with it.
     """
     result = source
-    for axis, kernel in enumerate(kernels):
-        taps = np.ones(1) if kernel is None else kernel[::-1]
-        # Correlation with the reversed kernel: its origin moves from n // 2 to (n - 1) // 2.
-        begun = reach[axis] - (len(taps) - 1) // 2
+    for axis, (kernel, flip) in enumerate(zip(kernels, flipped, strict=True)):
+        taps = np.ones(1) if kernel is None else kernel if flip else kernel[::-1]
+        # The convolution is the correlation with the reversed kernel, whose origin moves from n // 2 to (n - 1) // 2.
+        begun = reach[axis] - (len(taps) // 2 if flip else (len(taps) - 1) // 2)
         result = _correlate(result, np.ascontiguousarray(taps), axis, begun, source.shape[axis] - 2 * reach[axis])
     return result
 
@@ -110,8 +112,9 @@ def sum_of_rotations(source: Floats, along: tuple[Floats, ...], reach: tuple[int
     pooled: Floats | None = None
     rotations = _rotations(len(along))
     for order, flips in rotations:
-        turned = tuple(along[place][::-1] if flip else along[place] for place, flip in zip(order, flips, strict=True))
-        response = convolve(source, _by_axis(turned), reach)
+        turned = _by_axis(tuple(along[place] for place in order))
+        z_flip = flips[2] if len(flips) == 3 else False
+        response = convolve(source, turned, reach, flipped=(z_flip, flips[1], flips[0]))
         if pooled is None:
             pooled = response
         elif pooling == "max":
@@ -155,7 +158,8 @@ def _laplacian(source: Floats, chosen: LaplacianOfGaussian, spacing_mm: Spacing)
         gaussian = np.exp(-(steps**2) / (2 * sigma**2))
         gaussian /= gaussian.sum()
         smooth[axis] = gaussian
-        curved[axis] = (steps**2 / sigma**4 - 1 / sigma**2) * gaussian * (unit / spacing_mm[axis]) ** 2
+        second = steps**2 * gaussian / sigma**4
+        curved[axis] = (second - second.sum() * gaussian) * (unit / spacing_mm[axis]) ** 2
     total: Floats | None = None
     for axis in axes:
         kernels = [curved[other] if other == axis else smooth[other] for other in range(3)]

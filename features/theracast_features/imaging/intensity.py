@@ -1,7 +1,8 @@
 """Intensity statistics, intensity histogram and intensity-volume histogram of a region.
 
-Definitions: IBSI reference manual (arXiv:1612.07003), 3.3 to 3.5. Undefined values are NaN: the variation of a flat region,
-a coefficient divided by a mean of 0, the intensity that at most 10 % of the voxels reach where even the highest is commoner.
+Definitions: IBSI reference manual (arXiv:1612.07003), 3.3 to 3.5. Undefined values are NaN: skewness and kurtosis of a flat
+region, a coefficient divided by 0, the robust deviation where no voxel lies between the 10th and the 90th percentile, and the
+intensity that at most 10 % of the voxels reach where even the highest is commoner.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _moments(values: Floats) -> dict[str, float]:
         "iqr": p75 - p25,
         "range": high - low,
         "mad": float(np.abs(deviation).mean()),
-        "rmad": float(np.abs(inner - inner.mean()).mean()),
+        "rmad": float(np.abs(inner - inner.mean()).mean()) if len(inner) else float("nan"),
         "medad": float(np.abs(values - median).mean()),
         "cov": float(np.sqrt(variance)) / mean if mean != 0 else float("nan"),
         "qcod": (p75 - p25) / (p75 + p25) if p75 + p25 != 0 else float("nan"),

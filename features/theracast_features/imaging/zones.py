@@ -68,7 +68,7 @@ class Zones:
 
 def zone_features(volume: LevelVolume, extents: Sequence[Extent], *, sizes: bool, distances: bool) -> dict[str, float]:
     """Return 16 features of sizes (`szm_sze_3D`) and 16 of distances (`dzm_sde_3D`) for each extent."""
-    found: dict[str, float] = {}
+    found: dict[str, dict[str, float]] = {"szm": {}, "dzm": {}}
     within: Zones | None = None
     for extent in extents:
         if extent == "3D":
@@ -79,8 +79,10 @@ def zone_features(volume: LevelVolume, extents: Sequence[Extent], *, sizes: bool
         for wanted, prefix, names in ((sizes, "szm", SIZE_ZONE), (distances, "dzm", DISTANCE_ZONE)):
             if wanted:
                 values = _of_extent(volume, zones, zones.size if prefix == "szm" else zones.distance, extent)
-                found |= {f"{prefix}_{name}_{extent}": float(value) for name, value in zip(names, values, strict=True)}
-    return found
+                found[prefix] |= {
+                    f"{prefix}_{name}_{extent}": float(value) for name, value in zip(names, values, strict=True)
+                }
+    return found["szm"] | found["dzm"]
 
 
 def find_zones(volume: LevelVolume, *, in_slice: bool) -> Zones:
