@@ -75,7 +75,8 @@ def axial_diameters(mask: Mask, spacing_mm: Spacing, *, ends: Ends = "outline") 
     _check(mask, spacing_mm)
     part, offset = _crop(mask)
     rows_mm, columns_mm = spacing_mm[1], spacing_mm[2]
-    longest, heights = 0.0, []
+    longest = 0.0
+    heights: list[int] = []
     for height, bound in _by_bound(part, rows_mm, columns_mm):
         # Bounds fall from slice to slice: once one lies below what was found, so do all that follow.
         if bound < longest - _SAME:
@@ -201,12 +202,12 @@ def _crop(mask: Mask) -> tuple[Mask, tuple[int, int, int]]:
 
 def _by_bound(part: Mask, rows_mm: float, columns_mm: float) -> list[tuple[int, float]]:
     """Return the slices that hold voxels with an upper bound of their diameter (that of their box), greatest first."""
+    row_held, column_held = part.any(axis=2), part.any(axis=1)
     bounds = []
-    for height, plane in enumerate(part):
-        rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-        if len(rows):
-            sides = (rows[-1] - rows[0] + 1) * rows_mm, (columns[-1] - columns[0] + 1) * columns_mm
-            bounds.append((height, float(np.hypot(*sides))))
+    for height in np.flatnonzero(row_held.any(axis=1)):
+        rows, columns = np.flatnonzero(row_held[height]), np.flatnonzero(column_held[height])
+        sides = (rows[-1] - rows[0] + 1) * rows_mm, (columns[-1] - columns[0] + 1) * columns_mm
+        bounds.append((int(height), float(np.hypot(*sides))))
     return sorted(bounds, key=lambda one: (-one[1], one[0]))
 
 
