@@ -38,6 +38,7 @@ JPEG = frozenset(
 JPEG2000 = frozenset({uids.JPEG2000Lossless, uids.JPEG2000})
 COMPRESSED = JPEG | JPEG2000 | {uids.RLELossless}
 LOSSY = frozenset({uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit, uids.JPEGLSNearLossless})
+PLUGINS = {uids.JPEGLSLossless: "pyjpegls", uids.JPEGLSNearLossless: "pyjpegls"}  # faster than gdcm's
 LARGEST_EXACT = 2**24  # whole numbers up to here are exact in float32
 
 Stored = npt.NDArray[np.integer[Any]]
@@ -129,12 +130,18 @@ class Pixels:
         stream = self._data[number]
         self._check_stream(stream)
         try:
-            with quiet_pydicom():
-                array, _ = get_decoder(self.syntax).as_array(self._view.sources[0], index=number, raw=True)
+            with quiet_pydicom() as caught:
+                array, _ = get_decoder(self.syntax).as_array(
+                    self._view.sources[0], index=number, raw=True, decoding_plugin=PLUGINS.get(self.syntax, "")
+                )
         except Exception as error:  # each decoder has errors of its own
             raise HeaderError(
                 self._view.place, f"the compressed pixels ({self.syntax.name}) cannot be decoded", EXPORT_AGAIN
             ) from error
+        if caught and self.syntax == uids.RLELossless:  # planes that unpack to too much
+            raise HeaderError(
+                self._view.place, "the compressed pixels are damaged: an RLE plane is too long", EXPORT_AGAIN
+            )
         found = np.asarray(array)
         if found.shape != (self._rows, self._columns) or found.dtype.kind not in "iu":
             raise self._view.fault("the decoded pixels have another size than Rows and Columns tell")
@@ -142,7 +149,7 @@ class Pixels:
 
     def _check_stream(self, stream: bytes) -> None:
         if self.syntax == uids.RLELossless:
-            fault = rle_fault(stream, samples=self._rows * self._columns, planes=self._allocated // 8)
+            fault = rle_fault(stream, planes=self._allocated // 8)
             if fault:
                 raise HeaderError(self._view.place, f"the compressed pixels are damaged: {fault}", EXPORT_AGAIN)
             return
@@ -166,6 +173,10 @@ class Pixels:
         """Return the values without unused high bits, which may hold an overlay; anything else in them is a fault."""
         unused = self._allocated - self._stored
         if not unused:
+            return values
+        half = 1 << (self._stored - 1)
+        low, high = (-half, half - 1) if self._signed else (0, 2 * half - 1)
+        if values.max() <= high and (low == 0 or values.min() >= low):
             return values
         unsigned = values.astype(f"u{values.dtype.itemsize}", copy=False)
         shift = values.dtype.itemsize * 8 - self._stored
