@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
+from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
@@ -47,14 +48,22 @@ Stored = npt.NDArray[np.integer[Any]]
 class Pixels:
     """The stored pixels of one file, by frame."""
 
-    def __init__(self, first: Slice, frames: int) -> None:
-        self._view = View((first.dataset,), first.path.name)
-        self._rows, self._columns, self._frames = first.rows, first.columns, frames
+    def __init__(
+        self,
+        dataset: Dataset,
+        place: str,
+        *,
+        frames: int,
+        photometric: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2"),
+    ) -> None:
+        self._view = View((dataset,), place)
+        self._rows, self._columns = self._view.need_integer("Rows"), self._view.need_integer("Columns")
+        self._frames, self._photometric = frames, photometric
         self._allocated = self._view.need_integer("BitsAllocated")
         self._stored = self._view.need_integer("BitsStored")
         self._signed = self._view.need_integer("PixelRepresentation") == 1
         self._check_bits()
-        self.syntax = _syntax(first, self._view)
+        self.syntax = stored_as(dataset, self._view)
         self._data = self._pixel_data()
 
     @property
@@ -77,8 +86,8 @@ class Pixels:
             raise view.fault(f"HighBit (0028,0102) is {high}, not {self._stored - 1} (BitsStored - 1)")
         if view.integer("PixelRepresentation") not in (0, 1):
             raise view.fault("PixelRepresentation (0028,0103) is neither 0 nor 1")
-        if view.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-            raise view.fault("PhotometricInterpretation (0028,0004) is not MONOCHROME1 or MONOCHROME2")
+        if view.text("PhotometricInterpretation") not in self._photometric:
+            raise view.fault(f"PhotometricInterpretation (0028,0004) is not {' or '.join(self._photometric)}")
 
     def _pixel_data(self) -> bytes | list[bytes]:
         """Return the bytes of the uncompressed frames, or one stream a frame."""
@@ -244,8 +253,9 @@ def _as_stored(value: int, signed: bool, allocated: int) -> int:
     return wrapped - span if signed and wrapped >= span // 2 else wrapped
 
 
-def _syntax(first: Slice, view: View) -> uids.UID:
-    meta = getattr(first.dataset, "file_meta", None)
+def stored_as(dataset: Dataset, view: View) -> uids.UID:
+    """Return the transfer syntax, one of those that are read here."""
+    meta = getattr(dataset, "file_meta", None)
     syntax = None if meta is None else meta.get("TransferSyntaxUID")
     if syntax is None:
         raise view.fault("TransferSyntaxUID (0002,0010) is missing")
