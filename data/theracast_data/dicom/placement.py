@@ -113,7 +113,7 @@ def _nearest(mask: BoolArray, to_image: Affine, volume: Volume) -> tuple[BoolArr
     placed = np.zeros(volume.shape, dtype=np.bool_)
     for z in range(slices):
         at = [back[axis, 0] * x + back[axis, 1] * y + (back[axis, 2] * z + back[axis, 3]) for axis in range(3)]
-        column, row, plane = (np.floor(one + 0.5).astype(np.int64) for one in at)
+        column, row, plane = (np.floor(np.round(one, 4) + 0.5).astype(np.int64) for one in at)  # halves go up
         held = (column >= 0) & (row >= 0) & (plane >= 0)
         held &= (column < mask.shape[2]) & (row < mask.shape[1]) & (plane < mask.shape[0])
         placed[z][held] = mask[plane[held], row[held], column[held]]

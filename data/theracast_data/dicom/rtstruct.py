@@ -224,10 +224,11 @@ def _nearest_planes(contours: list[Contour], volume: Volume) -> tuple[dict[int, 
     step = float(np.median(np.diff(heights))) if len(heights) > 1 else 1.0
     planes: dict[int, list[Contour]] = {}
     for number in range(int(np.floor(heights[0] - step / 2)), int(np.ceil(heights[-1] + step / 2)) + 1):
-        nearest = heights[np.argmin(np.abs(heights - number))]
-        # half open, so that a slice halfway between two stacks of contours belongs to one
-        if -step / 2 <= number - nearest < step / 2:
-            planes[number] = [one for one in contours if abs(one.plane - nearest) < 2e-3]
+        apart = number - heights
+        # Half open, so that a slice halfway between two planes belongs to one, and the whole keeps its extent.
+        held = heights[(apart >= -step / 2 - 1e-3) & (apart < step / 2 - 1e-3)]
+        if held.size:
+            planes[number] = [one for one in contours if abs(one.plane - held[0]) < 2e-3]
     spacing = volume.spacing_mm[0]
     return planes, [
         f"contours of {len(heights)} planes {step * spacing:.3g} mm apart were resampled to {len(planes)} slices "
