@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pydicom
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
@@ -94,7 +95,7 @@ class View:
         for source in self.sources:
             if tag in source:
                 try:
-                    value = source[tag].value
+                    value = _value(source, tag)
                 except Exception as error:  # pydicom converts late, and fails in many ways
                     name = tag_name(keyword) if isinstance(keyword, str) else str(keyword)
                     raise self.fault(f"{name} cannot be read: the file is damaged") from error
@@ -199,3 +200,34 @@ def _tag(keyword: str) -> BaseTag:
             raise KeyError(keyword)
         _TAGS[keyword] = Tag(number)
     return _TAGS[keyword]
+
+
+CACHED = 4096
+_converted: dict[tuple[Any, ...], Any] = {}
+
+
+def _value(source: Dataset, tag: BaseTag) -> Any:
+    """Return the value of an element; equal bytes, as in the slices of a series, are converted once."""
+    element = source.get_item(tag)
+    if not isinstance(element, RawDataElement) or element.value is None or len(element.value) > 128:
+        return source[tag].value
+    key = (
+        tag,
+        element.VR,
+        element.value,
+        element.is_implicit_VR,
+        element.is_little_endian,
+        str(source.original_character_set),
+        _signed(source) if element.VR in (None, "US", "SS") else None,
+    )
+    if key not in _converted:
+        if len(_converted) >= CACHED:
+            _converted.clear()
+        _converted[key] = source[tag].value
+    return _converted[key]
+
+
+def _signed(source: Dataset) -> bytes | None:
+    """Return PixelRepresentation as stored, on which the kind of other elements hangs."""
+    element = source.get_item(0x00280103) if 0x00280103 in source else None
+    return element.value if isinstance(element, RawDataElement) else str(getattr(element, "value", "")).encode()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
+from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
@@ -38,6 +39,7 @@ JPEG = frozenset(
 JPEG2000 = frozenset({uids.JPEG2000Lossless, uids.JPEG2000})
 COMPRESSED = JPEG | JPEG2000 | {uids.RLELossless}
 LOSSY = frozenset({uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit, uids.JPEGLSNearLossless})
+PLUGINS = {uids.JPEGLSLossless: "pyjpegls", uids.JPEGLSNearLossless: "pyjpegls"}  # faster than gdcm's
 LARGEST_EXACT = 2**24  # whole numbers up to here are exact in float32
 
 Stored = npt.NDArray[np.integer[Any]]
@@ -46,14 +48,22 @@ Stored = npt.NDArray[np.integer[Any]]
 class Pixels:
     """The stored pixels of one file, by frame."""
 
-    def __init__(self, first: Slice, frames: int) -> None:
-        self._view = View((first.dataset,), first.path.name)
-        self._rows, self._columns, self._frames = first.rows, first.columns, frames
+    def __init__(
+        self,
+        dataset: Dataset,
+        place: str,
+        *,
+        frames: int,
+        photometric: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2"),
+    ) -> None:
+        self._view = View((dataset,), place)
+        self._rows, self._columns = self._view.need_integer("Rows"), self._view.need_integer("Columns")
+        self._frames, self._photometric = frames, photometric
         self._allocated = self._view.need_integer("BitsAllocated")
         self._stored = self._view.need_integer("BitsStored")
         self._signed = self._view.need_integer("PixelRepresentation") == 1
         self._check_bits()
-        self.syntax = _syntax(first, self._view)
+        self.syntax = stored_as(dataset, self._view)
         self._data = self._pixel_data()
 
     @property
@@ -76,8 +86,8 @@ class Pixels:
             raise view.fault(f"HighBit (0028,0102) is {high}, not {self._stored - 1} (BitsStored - 1)")
         if view.integer("PixelRepresentation") not in (0, 1):
             raise view.fault("PixelRepresentation (0028,0103) is neither 0 nor 1")
-        if view.text("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-            raise view.fault("PhotometricInterpretation (0028,0004) is not MONOCHROME1 or MONOCHROME2")
+        if view.text("PhotometricInterpretation") not in self._photometric:
+            raise view.fault(f"PhotometricInterpretation (0028,0004) is not {' or '.join(self._photometric)}")
 
     def _pixel_data(self) -> bytes | list[bytes]:
         """Return the bytes of the uncompressed frames, or one stream a frame."""
@@ -129,12 +139,18 @@ class Pixels:
         stream = self._data[number]
         self._check_stream(stream)
         try:
-            with quiet_pydicom():
-                array, _ = get_decoder(self.syntax).as_array(self._view.sources[0], index=number, raw=True)
+            with quiet_pydicom() as caught:
+                array, _ = get_decoder(self.syntax).as_array(
+                    self._view.sources[0], index=number, raw=True, decoding_plugin=PLUGINS.get(self.syntax, "")
+                )
         except Exception as error:  # each decoder has errors of its own
             raise HeaderError(
                 self._view.place, f"the compressed pixels ({self.syntax.name}) cannot be decoded", EXPORT_AGAIN
             ) from error
+        if caught and self.syntax == uids.RLELossless:  # planes that unpack to too much
+            raise HeaderError(
+                self._view.place, "the compressed pixels are damaged: an RLE plane is too long", EXPORT_AGAIN
+            )
         found = np.asarray(array)
         if found.shape != (self._rows, self._columns) or found.dtype.kind not in "iu":
             raise self._view.fault("the decoded pixels have another size than Rows and Columns tell")
@@ -142,7 +158,7 @@ class Pixels:
 
     def _check_stream(self, stream: bytes) -> None:
         if self.syntax == uids.RLELossless:
-            fault = rle_fault(stream, samples=self._rows * self._columns, planes=self._allocated // 8)
+            fault = rle_fault(stream, planes=self._allocated // 8)
             if fault:
                 raise HeaderError(self._view.place, f"the compressed pixels are damaged: {fault}", EXPORT_AGAIN)
             return
@@ -166,6 +182,10 @@ class Pixels:
         """Return the values without unused high bits, which may hold an overlay; anything else in them is a fault."""
         unused = self._allocated - self._stored
         if not unused:
+            return values
+        half = 1 << (self._stored - 1)
+        low, high = (-half, half - 1) if self._signed else (0, 2 * half - 1)
+        if values.max() <= high and (low == 0 or values.min() >= low):
             return values
         unsigned = values.astype(f"u{values.dtype.itemsize}", copy=False)
         shift = values.dtype.itemsize * 8 - self._stored
@@ -233,8 +253,9 @@ def _as_stored(value: int, signed: bool, allocated: int) -> int:
     return wrapped - span if signed and wrapped >= span // 2 else wrapped
 
 
-def _syntax(first: Slice, view: View) -> uids.UID:
-    meta = getattr(first.dataset, "file_meta", None)
+def stored_as(dataset: Dataset, view: View) -> uids.UID:
+    """Return the transfer syntax, one of those that are read here."""
+    meta = getattr(dataset, "file_meta", None)
     syntax = None if meta is None else meta.get("TransferSyntaxUID")
     if syntax is None:
         raise view.fault("TransferSyntaxUID (0002,0010) is missing")

@@ -224,7 +224,7 @@ def _volume(grid: Grid, faults: Faults) -> Volume:
             if one.path not in open_files:
                 if len(frames) == len(grid.slices):
                     open_files.clear()
-                open_files[one.path] = Pixels(one, frames[one.path])
+                open_files[one.path] = Pixels(one.dataset, one.path.name, frames=frames[one.path])
             pixels = open_files[one.path]
             scaled(pixels.frame(one.frame), one, values[number])
             lossy = lossy or pixels.lossy

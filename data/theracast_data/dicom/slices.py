@@ -183,7 +183,13 @@ def _views(path: Path, dataset: FileDataset) -> list[View]:
         if frames != 1:
             raise whole.fault(f"NumberOfFrames (0028,0008) is {frames} in a kind of image that has one frame")
         return [whole]
-    shared = _groups(dataset, "SharedFunctionalGroupsSequence", whole)
+    return functional_groups(whole, frames)
+
+
+def functional_groups(whole: View, frames: int) -> list[View]:
+    """Return one view a frame of a multi-frame file: its own functional groups, the shared ones, the data set."""
+    dataset = whole.sources[0]
+    shared = _groups(whole, "SharedFunctionalGroupsSequence")
     per_frame = whole.items("PerFrameFunctionalGroupsSequence")
     if len(per_frame) != frames:
         raise whole.fault(
@@ -192,12 +198,12 @@ def _views(path: Path, dataset: FileDataset) -> list[View]:
         )
     common = tuple(group for item in shared for group in _macros(item, whole))
     return [
-        View((*_macros(item, whole), *common, dataset), f"{path.name} frame {number}")
+        View((*_macros(item, whole), *common, dataset), f"{whole.place} frame {number}")
         for number, item in enumerate(per_frame, start=1)
     ]
 
 
-def _groups(dataset: Dataset, keyword: str, view: View) -> list[Dataset]:
+def _groups(view: View, keyword: str) -> list[Dataset]:
     items = view.items(keyword)
     if len(items) > 1:
         raise view.fault(f"{keyword} has {len(items)} items, not 1")

@@ -78,7 +78,7 @@ def blank_dataset(
         is_little_endian=syntax != uids.ExplicitVRBigEndian,
     )
     dataset.SOPClassUID, dataset.SOPInstanceUID = KINDS[kind], uid(instance)
-    dataset.PatientID, dataset.PatientName, dataset.PatientSex = "P1", "P1", "F"
+    dataset.PatientID, dataset.PatientName, dataset.PatientSex = "P1", "P^1", "F"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study"), uid(series)
     dataset.FrameOfReferenceUID = uid("frame")
     dataset.Modality = {"ECT": "CT"}.get(kind, kind)
