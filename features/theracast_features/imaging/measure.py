@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theracast_features.imaging.diameters import axial_diameters, longest_3d_mm, volume_ml
-from theracast_features.imaging.section import ImageMeasures
+from theracast_features.imaging.maps import PERCENTILES, map_statistics
+from theracast_features.imaging.section import ImageMeasures, Uptake
+from theracast_features.imaging.uptake import threshold_name, uptake
 
 Spacing = tuple[float, float, float]
 
@@ -35,10 +37,26 @@ SIZE: Mapping[str, Meaning] = {
     "perpendicular_mm": Meaning("longest diameter across it", "mm"),
     "longest_3d_mm": Meaning("longest diameter in 3D", "mm"),
 }
-SHARES = (5, 10, 25, 50, 75, 90, 95)
 INTENSITY: Mapping[str, Meaning] = {
-    "intensity_mean": Meaning("mean intensity"),
-    **{f"intensity_p{share:02d}": Meaning(f"{share}th percentile of the intensity") for share in SHARES},
+    f"intensity_{name}": Meaning(label)
+    for name, label in {
+        "mean": "mean intensity",
+        "sd": "standard deviation of the intensity",
+        "min": "lowest intensity",
+        "max": "highest intensity",
+        "median": "median intensity",
+        **{f"p{rank}": f"{rank}th percentile of the intensity" for rank in PERCENTILES},
+        "iqr": "interquartile range of the intensity",
+        "skewness": "skewness of the intensity",
+        "kurtosis": "excess kurtosis of the intensity",
+        "missing_fraction": "part of the region without a number",
+    }.items()
+}
+_UPTAKE: Mapping[str, Meaning] = {
+    "suv_max": Meaning("SUVmax", "g/mL"),
+    "suv_peak": Meaning("SUVpeak", "g/mL"),
+    "suv_mean": Meaning("SUVmean", "g/mL"),
+    "suv_sd": Meaning("standard deviation of SUV", "g/mL"),
 }
 
 
@@ -48,17 +66,14 @@ def meanings(measures: ImageMeasures) -> dict[str, Meaning]:
     if measures.size:
         found |= SIZE
     if measures.uptake is not None:
-        from theracast_features.imaging.uptake import UPTAKE
-
-        found |= UPTAKE
-    if measures.percentiles:
+        found |= _uptake_meanings(measures.uptake)
+    if measures.intensity:
         found |= INTENSITY
     if measures.radiomics is not None:
         from theracast_features.imaging.catalogue import feature_catalogue
 
         found |= {
-            one.tag: Meaning(one.label, one.unit, None if one.code is None else f"IBSI:{one.code}")
-            for one in feature_catalogue(measures.radiomics)
+            one.tag: Meaning(one.label, one.unit, f"IBSI:{one.code}") for one in feature_catalogue(measures.radiomics)
         }
     return found
 
@@ -74,23 +89,33 @@ def measure(
         spacing_mm: (z, y, x).
 
     Raises:
-        TheracastError: the region is empty, or the image has a gap (NaN) where it is measured.
+        TheracastError, ValueError: the region is empty, or the image has a gap (NaN) where it is measured.
     """
     found: dict[str, float] = {}
     if measures.size:
         found |= _size(mask, spacing_mm)
     if measures.uptake is not None:
-        from theracast_features.imaging.uptake import uptake
-
-        found |= uptake(image, mask, spacing_mm=spacing_mm)
-    if measures.percentiles:
-        inside = image[mask].astype(np.float64)
-        shares = np.percentile(inside, SHARES)
-        found |= dict(zip(INTENSITY, [float(inside.mean()), *map(float, shares)], strict=True))
+        options = measures.uptake
+        found |= uptake(image, mask, spacing_mm, fixed=options.fixed, relative=options.relative)
+    if measures.intensity:
+        found |= {f"intensity_{name}": value for name, value in map_statistics(image, mask).items()}
     if measures.radiomics is not None:
         from theracast_features.imaging.extract import radiomics
 
         found |= radiomics(image, mask, spacing_mm=spacing_mm, settings=measures.radiomics)
+    return found
+
+
+def _uptake_meanings(options: Uptake) -> dict[str, Meaning]:
+    above = {f"suv_{threshold_name(one)}": f"SUV {one:g} or more" for one in options.fixed}
+    above |= {
+        f"max_{threshold_name(100 * one)}_percent": f"{100 * one:g} % of SUVmax or more" for one in options.relative
+    }
+    found = dict(_UPTAKE)
+    for name, words in above.items():
+        found[f"mtv_ml.{name}"] = Meaning(f"metabolic tumour volume, {words}", "mL")
+        found[f"suv_mean.{name}"] = Meaning(f"SUVmean, {words}", "g/mL")
+        found[f"tlg_g.{name}"] = Meaning(f"total lesion glycolysis, {words}", "g")
     return found
 
 

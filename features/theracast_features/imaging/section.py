@@ -24,6 +24,12 @@ class Uptake(Section):
     suv: Literal["bw", "lbm_james", "lbm_janmahasatian"] = Field(
         "bw", description="Body on which the uptake is standardised: bw body weight, lbm lean body mass by formula."
     )
+    fixed: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (2.5, 4.0), description="SUV from which voxels count as active tumour."
+    )
+    relative: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.41, 0.5), description="Likewise, as fractions of the region's maximum."
+    )
 
 
 class ImageMeasures(Section):
@@ -51,7 +57,7 @@ class ImageMeasures(Section):
         True, description="Volume, longest axial diameter and the one across it, longest diameter in 3D."
     )
     uptake: Uptake | None = Field(None, description="SUVmax, SUVpeak, SUVmean, MTV and TLG; for PT.")
-    percentiles: bool = Field(False, description="Mean and percentiles of the intensities, e.g. of an ADC map.")
+    intensity: bool = Field(False, description="Mean, percentiles and shape of the intensities, e.g. of an ADC map.")
     radiomics: RadiomicsSettings | None = Field(None, description="Features of the IBSI, and how they are computed.")
 
     @field_validator("series", "regions", mode="before")
@@ -63,8 +69,8 @@ class ImageMeasures(Section):
     def _check_modality(self) -> ImageMeasures:
         if self.uptake is not None and self.modality != "PT":
             raise ValueError(f"`uptake` is measured in PET; say modality: PT, or remove it (found {self.modality})")
-        if not (self.size or self.uptake or self.percentiles or self.radiomics):
-            raise ValueError("nothing is measured; ask for `size`, `uptake`, `percentiles` or `radiomics`")
+        if not (self.size or self.uptake or self.intensity or self.radiomics):
+            raise ValueError("nothing is measured; ask for `size`, `uptake`, `intensity` or `radiomics`")
         return self
 
     @property

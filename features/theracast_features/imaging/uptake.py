@@ -135,8 +135,8 @@ def uptake(
         "suv_mean": float(values.mean()),
         "suv_sd": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
     }
-    thresholds: dict[str, float] = {f"suv_{_digits(one)}": one for one in fixed}
-    thresholds |= {f"max_{_digits(100 * part)}_percent": part * found["suv_max"] for part in relative}
+    thresholds: dict[str, float] = {f"suv_{threshold_name(one)}": one for one in fixed}
+    thresholds |= {f"max_{threshold_name(100 * part)}_percent": part * found["suv_max"] for part in relative}
     if liver is not None:
         thresholds["percist"] = liver.threshold
         found["percist_measurable"] = float(found["suv_peak"] >= liver.threshold)
@@ -172,7 +172,7 @@ def percist_response(
     return "partial" if change <= -0.8 + 1e-9 and change <= -0.3 * first + 1e-9 else "stable"
 
 
-def _digits(number: float) -> str:
+def threshold_name(number: float) -> str:
     """Return a number as part of a name: 2.5 gives 2_5, 4.0 gives 4_0, 41.0 % gives 41."""
     text = f"{number:.6g}" if number >= 10 or number % 1 else f"{number:.1f}"
     return text.replace(".", "_")
