@@ -57,6 +57,9 @@ class ImageRow(BaseModel):
         default=None, description="how it names the image: by series, or only by its frame of reference"
     )
     region_names: tuple[str, ...] = Field(default=(), description="names of the regions in it")
+    warnings: tuple[str, ...] = Field(
+        default=(), description="what is odd but does not keep the series from being read"
+    )
     faults: tuple[str, ...] = Field(
         default=(), description="why the series cannot be read as one volume; none if it can"
     )
