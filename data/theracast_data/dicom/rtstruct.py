@@ -34,8 +34,12 @@ class Contour:
 
 def rtstruct_names(path: str | Path) -> list[str]:
     """Return the names of the regions in a structure set, in its order."""
-    view = _open(Path(path))
-    return [View((item,), view.place).text("ROIName") or "" for item in view.items("StructureSetROISequence")]
+    return list(names_in(_open(Path(path))))
+
+
+def names_in(view: View) -> tuple[str, ...]:
+    """Return the names of the regions in an open structure set."""
+    return tuple(View((item,), view.place).text("ROIName") or "" for item in view.items("StructureSetROISequence"))
 
 
 def read_rtstruct(
@@ -130,6 +134,15 @@ def _check_reference(view: View, frame: str | None, volume: Volume, place: str, 
             "other_series=True."
         )
     return ["the contours were drawn on another series in the same frame of reference"]
+
+
+def referenced_frames(view: View) -> set[str]:
+    """Return the frames of reference of the regions in a structure set."""
+    items = [*view.items("ReferencedFrameOfReferenceSequence")]
+    found = {View((item,), view.place).text("FrameOfReferenceUID") for item in items}
+    rois = view.items("StructureSetROISequence")
+    found |= {View((item,), view.place).text("ReferencedFrameOfReferenceUID") for item in rois}
+    return {one for one in found if one}
 
 
 def referenced_series(view: View) -> set[str]:

@@ -32,7 +32,7 @@ class SegFrame:
 def segment_names(path: str | Path) -> dict[int, str]:
     """Return the label of each segment by its number."""
     view = _open(Path(path))
-    return _segments(view)
+    return segments_in(view)
 
 
 def read_segmentation(
@@ -58,7 +58,7 @@ def read_segmentation(
         ImageError: no such segment, another frame of reference, series or grid, or outside of the image.
     """
     view = _open(Path(path))
-    number, label = _chosen(_segments(view), segment, view.place)
+    number, label = _chosen(segments_in(view), segment, view.place)
     place = f"{path}, segment {number} {label!r}"
     check_frame(view.text("FrameOfReferenceUID"), volume, place)
     notes = _check_series(view, volume, place, other_series)
@@ -81,7 +81,8 @@ def _open(path: Path) -> View:
     return view
 
 
-def _segments(view: View) -> dict[int, str]:
+def segments_in(view: View) -> dict[int, str]:
+    """Return the label of each segment of an open segmentation, by its number."""
     found: dict[int, str] = {}
     for item in view.items("SegmentSequence"):
         one = View((item,), view.place)

@@ -93,6 +93,18 @@ def load_series(
     return Series(_volume(grid, faults), grid.slices)
 
 
+def check_headers(datasets: Sequence[tuple[Path, FileDataset]], faults: Faults) -> None:
+    """Note what keeps the files of one series from being one volume, as far as their headers tell."""
+    slices = read_slices(datasets, faults)
+    if faults or not slices:
+        return
+    check_alike(slices, faults)
+    _check_same_images(slices, faults)
+    if not faults:
+        arrange(slices, faults, spacing_tolerance=0.01, single_slice=False)
+        _check_number(slices, faults)
+
+
 def group_series(paths: Paths) -> dict[str, list[Path]]:
     """Return the files of each series, by SeriesInstanceUID, from their headers.
 
