@@ -49,7 +49,9 @@ def slices_of(volume: LevelVolume, extent: Extent) -> list[NDArray[np.int64]]:
     """Return the voxels of each slice for 2D, of the whole region else."""
     if extent != "2D":
         return [volume.voxels]
-    return [volume.voxels[start:stop] for start, stop in zip(volume.slices[:-1], volume.slices[1:], strict=True)]
+    return [
+        volume.voxels[start:stop] for start, stop in zip(volume.frame.slices[:-1], volume.frame.slices[1:], strict=True)
+    ]
 
 
 def _by_slice(

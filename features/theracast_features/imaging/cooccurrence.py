@@ -75,7 +75,7 @@ def cooccurrence_matrices(
     volume: LevelVolume, voxels: NDArray[np.int64], steps: Steps, *, distance: int = 1, symmetric: bool = True
 ) -> Counts:
     """Return the counts of pairs along each step, (n_steps, n_levels, n_levels)."""
-    counts = _count_pairs(volume.flat, voxels, volume.offsets(steps, distance), volume.count)
+    counts = _count_pairs(volume.flat, voxels, volume.frame.offsets(steps, distance), volume.count)
     return counts + counts.transpose(0, 2, 1) if symmetric else counts
 
 
@@ -83,15 +83,16 @@ def cooccurrence_matrices(
 def _count_pairs(
     flat: NDArray[np.uint16], voxels: NDArray[np.int64], offsets: NDArray[np.int64], count: int
 ) -> NDArray[np.int64]:
-    counts = np.zeros((offsets.shape[0], count, count), np.int64)
+    # Unsigned positions spare the check for negative ones.
+    counts = np.zeros((offsets.shape[0], count * count), np.int64)
     for index in range(voxels.shape[0]):
         voxel = voxels[index]
-        level = np.int64(flat[voxel])
+        row = (np.int64(flat[np.uint64(voxel)]) - 1) * count - 1
         for step in range(offsets.shape[0]):
-            other = np.int64(flat[voxel + offsets[step]])
+            other = np.int64(flat[np.uint64(voxel + offsets[step])])
             if other > 0:
-                counts[step, level - 1, other - 1] += 1
-    return counts
+                counts[step, np.uint64(row + other)] += 1
+    return counts.reshape(offsets.shape[0], count, count)
 
 
 @compiled

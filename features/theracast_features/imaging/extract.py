@@ -11,7 +11,7 @@ from theracast_features.imaging.cooccurrence import cooccurrence
 from theracast_features.imaging.discretise import GreyLevels, discretise
 from theracast_features.imaging.filters import reach_mm, response_maps
 from theracast_features.imaging.intensity import histogram, intensity_volume_histogram, statistics
-from theracast_features.imaging.levels import LevelVolume
+from theracast_features.imaging.levels import LevelVolume, VoxelFrame
 from theracast_features.imaging.local import PEAK_RADIUS_MM, local_intensity
 from theracast_features.imaging.morphology import morphology
 from theracast_features.imaging.neighbourhood import dependence, tone_difference
@@ -54,8 +54,12 @@ def radiomics(
         reach = max(reach, PEAK_RADIUS_MM)
     region = prepare_region(image, mask, spacing_mm=spacing_mm, settings=settings, reach_mm=reach)
     limits = settings.resegmentation
+    frame = VoxelFrame.of(
+        region.intensity_mask[region.box], region.shape_mask[region.box], reach=settings.texture.reach
+    )
     found = region_features(
         region,
+        frame,
         settings,
         families=settings.families,
         discretisation=settings.discretisation,
@@ -66,6 +70,7 @@ def radiomics(
         # A response map has units of its own: the limits of the re-segmentation chose voxels, they do not bound responses.
         values = region_features(
             response,
+            frame,
             settings,
             families=settings.filter_families,
             discretisation=settings.filter_discretisation,
@@ -78,6 +83,7 @@ def radiomics(
 
 def region_features(
     region: Region,
+    frame: VoxelFrame,
     settings: RadiomicsSettings,
     *,
     families: Sequence[Family],
@@ -85,15 +91,24 @@ def region_features(
     ivh: Discretisation,
     limits: tuple[float | None, float | None],
 ) -> dict[str, float]:
-    """Return the features of one image of a region, in the order of the catalogue."""
+    """Return the features of one image of a region, in the order of the catalogue.
+
+    Args:
+        frame: of the region's masks within their bounding box; the same for all images of the region.
+        families: which to compute.
+        discretisation: grey levels of histogram and texture.
+        ivh: grey levels of the intensity-volume histogram.
+        limits: of the re-segmentation, in units of this image.
+    """
     found: dict[str, float] = {}
     intensities = region.intensities
+    ascending = np.sort(intensities)
     if "morphology" in families:
         found |= morphology(region, compatibility=settings.compatibility)
     if "local" in families:
         found |= local_intensity(region)
     if "statistics" in families:
-        found |= statistics(intensities)
+        found |= statistics(ascending)
         if settings.compatibility == "pyradiomics":
             found["stat_kurt"] += 3.0
     grey: GreyLevels | None = None
@@ -102,9 +117,9 @@ def region_features(
     if "histogram" in families and grey is not None:
         found |= histogram(grey)
     if "ivh" in families:
-        found |= _ivh(intensities, ivh, settings, limits)
+        found |= _ivh(ascending, ivh, settings, limits)
     if set(families) & set(TEXTURE) and grey is not None:
-        found |= _texture(region, grey, settings, families)
+        found |= _texture(frame, grey, settings, families)
     return found
 
 
@@ -126,15 +141,9 @@ def _ivh(
 
 
 def _texture(
-    region: Region, grey: GreyLevels, settings: RadiomicsSettings, families: Sequence[Family]
+    frame: VoxelFrame, grey: GreyLevels, settings: RadiomicsSettings, families: Sequence[Family]
 ) -> dict[str, float]:
-    volume = LevelVolume.of(
-        grey.levels,
-        grey.count,
-        intensity_mask=region.intensity_mask[region.box],
-        shape_mask=region.shape_mask[region.box],
-        reach=settings.texture.reach,
-    )
+    volume = LevelVolume.of(frame, grey.levels, grey.count)
     options, extents = settings.texture, settings.extents
     found: dict[str, float] = {}
     if "glcm" in families:

@@ -78,12 +78,19 @@ def _responses(source: Floats, chosen: Filter, spacing_mm: Spacing) -> Iterator[
         yield chosen.name, _laws(source, chosen)
     else:
         low, high = wavelet_kernels(chosen.wavelet)
+        passes: dict[str, Floats] = {}  # bands share their passes along z, and along z and y
         for name, band in zip(map_names(chosen), chosen.bands, strict=True):
             along = tuple(low if letter == "L" else high for letter in band)
             if chosen.rotation_invariant:
                 yield name, sum_of_rotations(source, along, reach, pooling="average")
-            else:
-                yield name, convolve(source, _by_axis(along), reach)
+                continue
+            kernels, begun = _by_axis(along), source
+            for axis in (0, 1):
+                key = band[2 - axis :] if len(band) == 3 else band[2 - axis :] + "-"
+                if key not in passes:
+                    passes[key] = _pass(begun, kernels[axis], axis, reach[axis], flip=False)
+                begun = passes[key]
+            yield name, _pass(begun, kernels[2], 2, reach[2], flip=False)
 
 
 def convolve(
@@ -95,11 +102,16 @@ def convolve(
     """
     result = source
     for axis, (kernel, flip) in enumerate(zip(kernels, flipped, strict=True)):
-        taps = np.ones(1) if kernel is None else kernel if flip else kernel[::-1]
-        # The convolution is the correlation with the reversed kernel, whose origin moves from n // 2 to (n - 1) // 2.
-        begun = reach[axis] - (len(taps) // 2 if flip else (len(taps) - 1) // 2)
-        result = _correlate(result, np.ascontiguousarray(taps), axis, begun, source.shape[axis] - 2 * reach[axis])
+        result = _pass(result, kernel, axis, reach[axis], flip=flip)
     return result
+
+
+def _pass(source: Floats, kernel: Floats | None, axis: int, reach: int, *, flip: bool) -> Floats:
+    """Return the convolution along one axis, `reach` voxels shorter at both ends."""
+    taps = np.ones(1) if kernel is None else kernel if flip else kernel[::-1]
+    # The convolution is the correlation with the reversed kernel, whose origin moves from n // 2 to (n - 1) // 2.
+    begun = reach - (len(taps) // 2 if flip else (len(taps) - 1) // 2)
+    return _correlate(source, np.ascontiguousarray(taps), axis, begun, source.shape[axis] - 2 * reach)
 
 
 def sum_of_rotations(source: Floats, along: tuple[Floats, ...], reach: tuple[int, int, int], *, pooling: str) -> Floats:

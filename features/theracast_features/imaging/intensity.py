@@ -15,20 +15,20 @@ from theracast_features.imaging.discretise import GreyLevels
 Floats = NDArray[np.float64]
 
 
-def statistics(intensities: Floats) -> dict[str, float]:
-    """Return the 18 intensity statistics; (n,) with n at least 1."""
-    found = {f"stat_{name}": value for name, value in _moments(intensities).items()}
-    squares = float(np.sum(intensities * intensities))
+def statistics(ascending: Floats) -> dict[str, float]:
+    """Return the 18 intensity statistics of intensities in ascending order, (n,) with n at least 1."""
+    found = {f"stat_{name}": value for name, value in _moments(ascending).items()}
+    squares = float(np.sum(ascending * ascending))
     found["stat_energy"] = squares
-    found["stat_rms"] = float(np.sqrt(squares / len(intensities)))
+    found["stat_rms"] = float(np.sqrt(squares / len(ascending)))
     return found
 
 
 def histogram(grey: GreyLevels) -> dict[str, float]:
     """Return the 23 features of the histogram of grey levels."""
-    levels = grey.levels.astype(np.float64)
-    moments = _moments(levels)
-    counts = np.bincount(grey.levels, minlength=grey.count + 1)[1:].astype(np.float64)
+    by_level = np.bincount(grey.levels, minlength=grey.count + 1)[1:]
+    moments = _moments(np.repeat(np.arange(1.0, grey.count + 1), by_level))
+    counts = by_level.astype(np.float64)
     shares = counts / counts.sum()
     present = shares[shares > 0]
     commonest = np.flatnonzero(counts == counts.max()) + 1
@@ -46,19 +46,19 @@ def histogram(grey: GreyLevels) -> dict[str, float]:
 
 
 def intensity_volume_histogram(
-    intensities: Floats, grey: GreyLevels | None, *, minimum: float | None, maximum: float | None
+    ascending: Floats, grey: GreyLevels | None, *, minimum: float | None, maximum: float | None
 ) -> dict[str, float]:
     """Return the 7 features of the share of voxels at or above each intensity.
 
     Args:
-        intensities: (n,), not discretised.
-        grey: their levels; None takes intensities as they are. Levels of fixed width stand for their centres.
+        ascending: intensities in ascending order, (n,), not discretised.
+        grey: their levels, in the same order; None takes intensities as they are. Levels of fixed width stand for their centres.
         minimum: lower end of the histogram; by default the lowest intensity. Not used with a fixed number of bins.
         maximum: upper end likewise.
     """
-    values, low, high = intensities, minimum, maximum
+    values, low, high = ascending, minimum, maximum
     # Intensities follow each other by a bin, by 1 where all are whole numbers (HU), else from one voxel's to the next.
-    step = 1.0 if grey is not None or np.array_equal(intensities, np.rint(intensities)) else None
+    step = 1.0 if grey is not None or np.array_equal(ascending, np.rint(ascending)) else None
     if grey is not None:
         values = grey.levels.astype(np.float64)
         low, high = 1.0, float(grey.count)
@@ -66,7 +66,8 @@ def intensity_volume_histogram(
             values, step = grey.start + (values - 0.5) * grey.width, grey.width
             low = (grey.start if minimum is None else minimum) + 0.5 * grey.width
             high = values.max() if maximum is None else maximum - 0.5 * grey.width
-    present, counts = np.unique(values, return_counts=True)
+    starts = np.flatnonzero(np.append(True, np.diff(values) > 0))
+    present, counts = values[starts], np.diff(np.append(starts, len(values)))
     low = float(present[0]) if low is None else low
     high = float(present[-1]) if high is None else high
     reached = counts[::-1].cumsum()[::-1] / len(values)
@@ -94,17 +95,15 @@ def intensity_volume_histogram(
     }
 
 
-def _moments(values: Floats) -> dict[str, float]:
-    """Return what statistics and histogram share."""
-    mean = float(values.mean())
-    deviation = values - mean
+def _moments(ascending: Floats) -> dict[str, float]:
+    """Return what statistics and histogram share, of values in ascending order."""
+    mean = float(ascending.mean())
+    deviation = ascending - mean
     square = deviation * deviation
-    variance = float(square.mean())
-    p10, p25, median, p75, p90 = (float(value) for value in np.percentile(values, (10, 25, 50, 75, 90)))
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        variance = 0.0
-    inner = values[(values >= p10) & (values <= p90)]
+    p10, p25, median, p75, p90 = (_quantile(ascending, share) for share in (0.1, 0.25, 0.5, 0.75, 0.9))
+    low, high = float(ascending[0]), float(ascending[-1])
+    variance = float(square.mean()) if low < high else 0.0
+    inner = ascending[np.searchsorted(ascending, p10, "left") : np.searchsorted(ascending, p90, "right")]
     return {
         "mean": mean,
         "var": variance,
@@ -119,7 +118,15 @@ def _moments(values: Floats) -> dict[str, float]:
         "range": high - low,
         "mad": float(np.abs(deviation).mean()),
         "rmad": float(np.abs(inner - inner.mean()).mean()) if len(inner) else float("nan"),
-        "medad": float(np.abs(values - median).mean()),
+        "medad": float(np.abs(ascending - median).mean()),
         "cov": float(np.sqrt(variance)) / mean if mean != 0 else float("nan"),
         "qcod": (p75 - p25) / (p75 + p25) if p75 + p25 != 0 else float("nan"),
     }
+
+
+def _quantile(ascending: Floats, share: float) -> float:
+    """Return a quantile, linear between neighbours, as NumPy's default."""
+    place = share * (len(ascending) - 1)
+    lower = int(place)
+    upper = min(lower + 1, len(ascending) - 1)
+    return float(ascending[lower] + (place - lower) * (ascending[upper] - ascending[lower]))

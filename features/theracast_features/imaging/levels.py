@@ -16,58 +16,35 @@ DIRECTIONS = (*IN_SLICE, *((1, y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)))
 
 
 @dataclass(frozen=True)
-class LevelVolume:
-    """Grey levels of a region.
+class VoxelFrame:
+    """Where the voxels of a region lie in a padded, flat volume; the same for the image and all its response maps.
 
     Attributes:
-        flat: levels of the padded volume in the order (z, y, x), uint16; 0 is outside.
-        shape: of the padded volume.
-        voxels: positions in `flat` of the n voxels of the region, ascending, int64.
+        shape: of the padded volume, (z, y, x).
+        reach: padding, in voxels: how far the kernels look.
+        voxels: positions of the n voxels that count, ascending, int64.
         slices: voxels of slice number k of the region are `voxels[slices[k] : slices[k + 1]]`.
-        count: number of grey levels, those that do not occur included.
         shape_mask: the region's shape within the padded volume, to whose border distances are measured.
     """
 
-    flat: NDArray[np.uint16]
     shape: tuple[int, int, int]
+    reach: int
     voxels: NDArray[np.int64]
     slices: NDArray[np.int64]
-    count: int
     shape_mask: NDArray[np.bool_]
 
     @classmethod
-    def of(
-        cls,
-        levels: NDArray[np.int64],
-        count: int,
-        *,
-        intensity_mask: NDArray[np.bool_],
-        shape_mask: NDArray[np.bool_],
-        reach: int,
-    ) -> LevelVolume:
-        """Return the volume of a region.
-
-        Args:
-            levels: of the voxels of `intensity_mask`, in its order.
-            count: number of grey levels.
-            intensity_mask: (z, y, x).
-            shape_mask: same shape; holds all of `intensity_mask`.
-            reach: how many voxels away the kernels look.
-        """
-        padded = np.zeros([size + 2 * reach for size in shape_mask.shape], np.uint16)
-        inner = (slice(reach, -reach),) * 3
-        padded[inner][intensity_mask] = levels
-        around = np.zeros(padded.shape, np.bool_)
-        around[inner] = shape_mask
-        flat = padded.ravel()
-        voxels = np.flatnonzero(flat).astype(np.int64)
-        plane = padded.shape[1] * padded.shape[2]
+    def of(cls, intensity_mask: NDArray[np.bool_], shape_mask: NDArray[np.bool_], *, reach: int) -> VoxelFrame:
+        """Return the frame of masks (z, y, x) of one shape, of which the second holds the first."""
+        around = np.pad(shape_mask, reach)
+        voxels = np.flatnonzero(np.pad(intensity_mask, reach)).astype(np.int64)
+        plane = around.shape[1] * around.shape[2]
         starts = np.flatnonzero(np.diff(voxels // plane, prepend=-1))
         slices = np.append(starts, len(voxels)).astype(np.int64)
-        return cls(flat, (padded.shape[0], padded.shape[1], padded.shape[2]), voxels, slices, count, around)
+        return cls((around.shape[0], around.shape[1], around.shape[2]), reach, voxels, slices, around)
 
     def offsets(self, steps: tuple[tuple[int, int, int], ...], distance: int = 1) -> NDArray[np.int64]:
-        """Return by how much the position in `flat` changes along each (z, y, x) step, `distance` times."""
+        """Return by how much the flat position changes along each (z, y, x) step, `distance` times."""
         strides = np.array([self.shape[1] * self.shape[2], self.shape[2], 1])
         offsets: NDArray[np.int64] = (np.array(steps) * distance @ strides).astype(np.int64)
         return offsets
@@ -81,6 +58,33 @@ class LevelVolume:
     def border_distance_in_slice(self) -> NDArray[np.int32]:
         """The same within each slice alone."""
         return _border_distance(self.shape_mask, False).ravel()
+
+
+@dataclass(frozen=True)
+class LevelVolume:
+    """Grey levels of the voxels of a frame.
+
+    Attributes:
+        frame: where the voxels lie.
+        flat: levels of the padded volume in the order (z, y, x), uint16; 0 is outside.
+        count: number of grey levels, those that do not occur included.
+    """
+
+    frame: VoxelFrame
+    flat: NDArray[np.uint16]
+    count: int
+
+    @classmethod
+    def of(cls, frame: VoxelFrame, levels: NDArray[np.int64], count: int) -> LevelVolume:
+        """Return the volume with these levels of the frame's voxels, in their order."""
+        flat = np.zeros(int(np.prod(frame.shape)), np.uint16)
+        flat[frame.voxels] = levels
+        return cls(frame, flat, count)
+
+    @property
+    def voxels(self) -> NDArray[np.int64]:
+        """Positions in `flat` of the voxels that count."""
+        return self.frame.voxels
 
 
 def neighbours(distance: int, *, in_slice: bool) -> tuple[tuple[int, int, int], ...]:

@@ -49,15 +49,36 @@ def _sphere_means(
         for y in range(n_y):
             for x in range(n_x):
                 before[z, y, x + 1] = before[z, y, x] + image[z, y, x]
+    flat = before.ravel()
     means = np.empty(centres.shape[0])
-    for index in range(centres.shape[0]):
-        total, count = 0.0, 0
+    start = 0
+    while start < centres.shape[0]:
+        # Centres next to each other in a row share the rows of the sphere.
+        z0, y0, x0 = centres[start]
+        stop = start + 1
+        while stop < centres.shape[0] and centres[stop, 0] == z0 and centres[stop, 1] == y0:
+            if centres[stop, 2] != x0 + stop - start:
+                break
+            stop += 1
+        length = stop - start
+        total, count = np.zeros(length), np.zeros(length)
         for row in range(rows.shape[0]):
-            z, y = centres[index, 0] + rows[row, 0], centres[index, 1] + rows[row, 1]
-            if 0 <= z < n_z and 0 <= y < n_y:
-                first = max(centres[index, 2] - rows[row, 2], 0)
-                stop = min(centres[index, 2] + rows[row, 2] + 1, n_x)
-                total += before[z, y, stop] - before[z, y, first]
-                count += stop - first
-        means[index] = total / count
+            z, y, half = z0 + rows[row, 0], y0 + rows[row, 1], rows[row, 2]
+            if not (0 <= z < n_z and 0 <= y < n_y):
+                continue
+            base = (z * n_y + y) * (n_x + 1)
+            if x0 >= half and x0 + length + half <= n_x:
+                upper = flat[base + x0 + half + 1 : base + x0 + half + 1 + length]
+                lower = flat[base + x0 - half : base + x0 - half + length]
+                for x in range(length):
+                    total[x] += upper[x] - lower[x]
+                    count[x] += 2 * half + 1
+            else:
+                for x in range(length):
+                    first, end = max(x0 + x - half, 0), min(x0 + x + half + 1, n_x)
+                    total[x] += flat[base + end] - flat[base + first]
+                    count[x] += end - first
+        for x in range(length):
+            means[start + x] = total[x] / count[x]
+        start = stop
     return means

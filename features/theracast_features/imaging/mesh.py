@@ -34,15 +34,13 @@ class Surface:
 def surface(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> Surface:
     """Return area and volume of the surface of a mask (z, y, x); outside of the array nothing is set."""
     counts, planes = _count_cases(np.pad(mask, 1).view(np.uint8))
-    area = volume = 0.0
-    for case in np.flatnonzero(counts):
-        for triangle, weight in case_triangles(int(case)):
-            a, b, c = (_edge_centre(edge) * spacing_mm for edge in triangle)
-            normal = weight * np.cross(b - a, c - a) / 2
-            area += counts[case] * float(np.sqrt(normal @ normal))
-            # Divergence theorem on the field (z, 0, 0), whose value is linear over a triangle.
-            volume += (planes[case] * spacing_mm[0] + counts[case] * (a[0] + b[0] + c[0]) / 3) * normal[0]
-    return Surface(float(area), float(abs(volume)))
+    cases, corners, weights = _all_triangles()
+    a, b, c = np.moveaxis(corners * np.array(spacing_mm), 1, 0)
+    normals = np.cross(b - a, c - a) / 2 * weights[:, None]
+    area = float(counts[cases] @ np.sqrt((normals * normals).sum(axis=1)))
+    # Divergence theorem on the field (z, 0, 0), whose value is linear over a triangle.
+    heights = planes[cases] * spacing_mm[0] + counts[cases] * (a[:, 0] + b[:, 0] + c[:, 0]) / 3
+    return Surface(area, float(abs(heights @ normals[:, 0])))
 
 
 def surface_points(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> Floats:
@@ -59,6 +57,14 @@ def surface_points(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, floa
         found += [np.insert(others.astype(np.float64), axis, along, axis=1) for along in (first - 0.5, last + 0.5)]
     points: Floats = np.concatenate(found) * np.array(spacing_mm)
     return points
+
+
+@cache
+def _all_triangles() -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return case, corners (n, 3, 3) in voxels and weight of every triangle of every case."""
+    rows = [(case, triangle, weight) for case in range(256) for triangle, weight in case_triangles(case)]
+    corners = np.array([[_edge_centre(edge) for edge in triangle] for _, triangle, _ in rows])
+    return np.array([row[0] for row in rows]), corners, np.array([row[2] for row in rows])
 
 
 @cache

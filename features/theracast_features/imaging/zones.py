@@ -88,19 +88,19 @@ def zone_features(volume: LevelVolume, extents: Sequence[Extent], *, sizes: bool
 def find_zones(volume: LevelVolume, *, in_slice: bool) -> Zones:
     """Return the zones of a volume, within slices or through them."""
     steps = IN_SLICE if in_slice else DIRECTIONS
-    border = volume.border_distance_in_slice if in_slice else volume.border_distance
-    return Zones(*_find_zones(volume.flat, volume.voxels, volume.offsets(steps), border))
+    border = volume.frame.border_distance_in_slice if in_slice else volume.frame.border_distance
+    return Zones(*_find_zones(volume.flat, volume.voxels, volume.frame.offsets(steps), border))
 
 
 def _of_extent(volume: LevelVolume, zones: Zones, columns: NDArray[np.int64], extent: Extent) -> Floats:
     if extent != "2D":
         return _features(zones.level, columns, volume.count, len(volume.voxels))
-    bounds = np.searchsorted(zones.first, volume.voxels[volume.slices[:-1]])
+    bounds = np.searchsorted(zones.first, volume.voxels[volume.frame.slices[:-1]])
     bounds = np.append(bounds, len(zones.first))
     return mean_of(
         [
             _features(zones.level[a:b], columns[a:b], volume.count, int(n))
-            for a, b, n in zip(bounds[:-1], bounds[1:], np.diff(volume.slices), strict=True)
+            for a, b, n in zip(bounds[:-1], bounds[1:], np.diff(volume.frame.slices), strict=True)
         ]
     )
 
@@ -116,47 +116,55 @@ def _features(levels: NDArray[np.int64], columns: NDArray[np.int64], count: int,
 
 
 @compiled
-def _root(parent: NDArray[np.int64], voxel: int) -> int:
-    while parent[voxel] != voxel:
-        parent[voxel] = parent[parent[voxel]]
-        voxel = parent[voxel]
-    return voxel
-
-
-@compiled
 def _find_zones(
     flat: NDArray[np.uint16], voxels: NDArray[np.int64], offsets: NDArray[np.int64], border: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return grey level, size, distance and first voxel of every zone: union-find over the backward neighbours."""
     n = voxels.shape[0]
-    parent = np.empty(flat.shape[0], np.int64)
-    zone = np.empty(flat.shape[0], np.int64)
+    parent = np.empty(flat.shape[0], np.int32)
     for index in range(n):
         voxel = voxels[index]
-        level = flat[voxel]
-        root = voxel
-        parent[voxel] = voxel
+        level = flat[np.uint64(voxel)]
+        root = np.int32(voxel)
+        parent[np.uint64(voxel)] = root
         for step in range(offsets.shape[0]):
             other = voxel - offsets[step]
-            if flat[other] == level:
-                other = _root(parent, other)
+            if flat[np.uint64(other)] == level:
+                above = parent[np.uint64(other)]
+                if above == root:
+                    continue
+                while parent[np.uint64(above)] != above:
+                    parent[np.uint64(above)] = parent[np.uint64(parent[np.uint64(above)])]
+                    above = parent[np.uint64(above)]
                 # The earlier voxel becomes the root, so that zones come in the order of their first voxel.
-                if other < root:
-                    parent[root] = other
-                    root = other
+                if above < root:
+                    parent[np.uint64(root)] = above
+                    root = above
                 else:
-                    parent[other] = root
+                    parent[np.uint64(above)] = root
+        parent[np.uint64(voxel)] = root
+    return _measure_zones(flat, voxels, parent, border)
+
+
+@compiled
+def _measure_zones(
+    flat: NDArray[np.uint16], voxels: NDArray[np.int64], parent: NDArray[np.int32], border: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    n = voxels.shape[0]
+    zone = np.empty(flat.shape[0], np.int32)
     levels, sizes = np.empty(n, np.int64), np.zeros(n, np.int64)
     distances, firsts = np.empty(n, np.int64), np.empty(n, np.int64)
     found = 0
     for index in range(n):
         voxel = voxels[index]
-        root = _root(parent, voxel)
+        # A parent lies before its voxel and was met: its own parent is the root.
+        root = parent[np.uint64(parent[np.uint64(voxel)])]
+        parent[np.uint64(voxel)] = root
         if root == voxel:
-            zone[root] = found
-            levels[found], distances[found], firsts[found] = flat[voxel], border[voxel], voxel
+            zone[np.uint64(root)] = found
+            levels[found], distances[found], firsts[found] = flat[np.uint64(voxel)], border[np.uint64(voxel)], voxel
             found += 1
-        place = zone[root]
+        place = zone[np.uint64(root)]
         sizes[place] += 1
-        distances[place] = min(distances[place], border[voxel])
+        distances[place] = min(distances[place], border[np.uint64(voxel)])
     return levels[:found], sizes[:found], distances[:found], firsts[:found]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theracast_features.imaging.cooccurrence import COOCCURRENCE, cooccurrence
-from theracast_features.imaging.levels import LevelVolume
+from theracast_features.imaging.levels import LevelVolume, VoxelFrame
 from theracast_features.imaging.neighbourhood import DEPENDENCE, TONE_DIFFERENCE, dependence, tone_difference
 from theracast_features.imaging.run_length import RUN_LENGTH, run_length
 from theracast_features.imaging.settings import AGGREGATIONS
@@ -35,9 +35,8 @@ def regions(draw: st.DrawFn) -> tuple[dict[Point, int], set[Point], LevelVolume]
     if not (levels > 0).any():
         levels[0, 0, 0] = 1
     count = int(levels.max()) + draw(st.integers(0, 2))
-    volume = LevelVolume.of(
-        levels[levels > 0], count, intensity_mask=levels > 0, shape_mask=levels >= 0, reach=draw(st.integers(2, 3))
-    )
+    frame = VoxelFrame.of(levels > 0, levels >= 0, reach=draw(st.integers(2, 3)))
+    volume = LevelVolume.of(frame, levels[levels > 0], count)
     points = {tuple(int(i) for i in place): int(levels[tuple(place)]) for place in np.argwhere(levels > 0)}
     members = {tuple(int(i) for i in place) for place in np.argwhere(levels >= 0)}
     return points, members, volume  # type: ignore[return-value]
@@ -331,7 +330,7 @@ def test_tone_difference(region: tuple[dict[Point, int], set[Point], LevelVolume
 
 def test_pairs_counted_in_one_order_only() -> None:
     levels = np.array([[[1, 2, 2]]])
-    volume = LevelVolume.of(levels.ravel(), 2, intensity_mask=levels > 0, shape_mask=levels > 0, reach=1)
+    volume = LevelVolume.of(VoxelFrame.of(levels > 0, levels > 0, reach=1), levels.ravel(), 2)
     found = cooccurrence(volume, ("3D_comb",), symmetric=False)
     assert found["cm_joint_avg_3D_comb"] == pytest.approx(1.5)  # pairs (1, 2) and (2, 2): first members 1 and 2
     assert found["cm_sum_avg_3D_comb"] == pytest.approx(3.5)
