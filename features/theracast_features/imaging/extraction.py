@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, time
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,13 +43,13 @@ class ImageTask:
 
     Attributes:
         name: of the kind of image in `features.images`.
-        regions: file and name of each region.
+        regions: file, kind (RTSTRUCT or SEG) and name of each region.
     """
 
     name: str
     measures: ImageMeasures
     row: ImageRow
-    regions: tuple[tuple[str, str], ...]
+    regions: tuple[tuple[str, str, str], ...]
 
     @property
     def place(self) -> str:
@@ -114,10 +115,10 @@ def image_tasks(rows: Sequence[ImageRow], images: Mapping[str, ImageMeasures]) -
         of_study: dict[tuple[str, str], list[ImageTask]] = {}
         for same in found.values():
             regions = tuple(
-                (str(row.region_path), region)
+                (row.region_path, row.region_kind, region)
                 for row in same
                 for region in row.region_names
-                if row.region_path is not None and fits(region, measures.regions)
+                if row.region_path and row.region_kind and fits(region, measures.regions)
             )
             if regions:
                 task = ImageTask(name, measures, same[0], regions)
@@ -183,14 +184,16 @@ def read_image(task: ImageTask) -> tuple[Volume, Region]:
     options = task.measures.uptake
     volume = series.volume if options is None else suv_volume(series, kind=options.suv)
     if len(task.regions) > 1 and task.measures.several == "refuse":
-        names = ", ".join(sorted({name for _, name in task.regions}))
+        names = ", ".join(sorted({name for _, _, name in task.regions}))
         raise ImageError(
             f"{len(task.regions)} regions fit ({names}). Name one in `regions`, or say `several: union` or `largest`."
         )
-    regions = [
-        read_region(path, name, volume, resample=task.measures.region_off_grid == "resample")
-        for path, name in task.regions
-    ]
+    resample = task.measures.region_off_grid == "resample"
+    off_grid: dict[str, dict[str, Any]] = {
+        "RTSTRUCT": {"off_grid": "resample" if resample else "refuse"},
+        "SEG": {"resample": resample},
+    }
+    regions = [read_region(path, name, volume, **off_grid[kind]) for path, kind, name in task.regions]
     if len(regions) == 1:
         return volume, regions[0]
     if task.measures.several == "largest":
@@ -242,9 +245,9 @@ def _key(task: ImageTask) -> str:
     path = Path(task.row.path)
     files = dicom_files(path) if path.is_dir() else [path]
     whole = hashlib.sha256(f"{FORMAT}\n{task.measures.digest}\n{task.row.series_uid}\n".encode())
-    for one in [*sorted(files), *(Path(region) for region, _ in task.regions)]:
+    for one in [*sorted(files), *(Path(region) for region, _, _ in task.regions)]:
         whole.update(file_sha256(one).encode())
-    whole.update("\n".join(name for _, name in task.regions).encode())
+    whole.update("\n".join(name for _, _, name in task.regions).encode())
     return whole.hexdigest()
 
 
