@@ -23,10 +23,9 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID_dictionary
 
 from theracast_data.dicom.deidentify_dataset import Counts, deidentify_dataset, quiet_pydicom, read_identity
-from theracast_data.dicom.deidentify_keys import PseudonymKey
+from theracast_data.dicom.deidentify_keys import PseudonymKey, is_registered
 from theracast_data.dicom.deidentify_refusal import refusal, truncation
 from theracast_data.dicom.deidentify_rules import TABLE_EDITION, Action, DeidentifyOptions
 from theracast_data.dicom.deidentify_values import Identity
@@ -117,7 +116,8 @@ def deidentify_folder(
     """
     options = options or DeidentifyOptions()
     options.descriptors()
-    paths = _source_files(source, to)
+    check_places(source, to=to)
+    paths = _source_files(source)
     run = _open_record(to, key)
     with quiet_pydicom(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
@@ -249,12 +249,25 @@ def write_link(path: Path, report: DeidentifyReport, *, key: PseudonymKey) -> No
         table.writerows((one, pseudonym, key.shift_days(one)) for one, pseudonym in report.patients.items())
 
 
-def _source_files(source: Path, to: Path) -> list[Path]:
+def check_places(source: Path, *, to: Path, secrets: Iterable[Path] = ()) -> None:
+    """Raise unless source, output and secret files (key, link table) lie apart.
+
+    Raises:
+        DeidentifyError: no such source, output inside the source, or a secret inside the output.
+    """
     if not source.exists():
         raise DeidentifyError(f"{source} does not exist. Name the folder that holds the DICOM files.")
     inside = to.resolve()
     if source.is_dir() and (inside == source.resolve() or source.resolve() in inside.parents):
         raise DeidentifyError(f"{to} lies in {source}: the results would be read again. Choose a folder outside of it.")
+    for secret in secrets:
+        if inside in secret.resolve().parents:
+            raise DeidentifyError(
+                f"{secret} lies in {to} and would travel with the images. Choose a place outside of it."
+            )
+
+
+def _source_files(source: Path) -> list[Path]:
     files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
     if not files:
         raise DeidentifyError(f"{source} holds no files.")
@@ -289,7 +302,7 @@ def _own_uids(dataset: FileDataset) -> tuple[bytes, ...]:
     """Return the original UIDs of instance, series, study and frame, to look for in the result."""
     names = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
     own = {str(dataset.get(name) or "").strip() for name in names}
-    return tuple(uid.encode() for uid in own if len(uid) > 8 and uid not in UID_dictionary)
+    return tuple(uid.encode() for uid in own if len(uid) > 8 and not is_registered(uid))
 
 
 def _open_record(to: Path, key: PseudonymKey) -> int:

@@ -158,7 +158,7 @@ class _Cleaning:
     def _private(self, dataset: Dataset, tag: BaseTag, creators: dict[BaseTag, str]) -> Action:
         creator = creators.get(Tag(tag.group, tag.element >> 8), "")
         vr = SAFE_PRIVATE.get((tag.group, creator, tag.element & 0xFF))
-        if vr is None or dataset[tag].VR != vr:
+        if vr is None or vr != dataset[tag].VR:
             del dataset[tag]
             return Action.REMOVE
         if vr == "DT":
@@ -171,13 +171,15 @@ class _Cleaning:
     def _rewrite(self, dataset: Dataset, tag: BaseTag, vr: str, action: Action) -> Action:
         """Put new values in the place of the old ones; values of another form than their VR says are emptied."""
         rewrite = self._rewriter(tag, vr, action)
-        old = _values(dataset[tag].value)
-        new = [rewrite(str(value)) for value in old]
+        old = [str(value) for value in _values(dataset[tag].value)]
+        new = [rewrite(value) for value in old]
         if any(value is None for value in new):
             dataset[tag] = _empty(tag, vr)
             return Action.EMPTY
-        dataset[tag] = DataElement(tag, vr, new if len(new) > 1 else new[0] if new else _empty(tag, vr).value)
-        return action
+        if new == old:  # as stored, byte by byte
+            return action if action in (Action.TIME, Action.AGE, Action.CODE, Action.TECHNICAL) else Action.KEEP
+        dataset[tag] = DataElement(tag, vr, new if len(new) > 1 else new[0])
+        return Action.DESCRIPTOR if action is Action.TECHNICAL else action
 
     def _rewriter(self, tag: BaseTag, vr: str, action: Action) -> Callable[[str], str | None]:
         if action is Action.UID:
@@ -318,7 +320,7 @@ def _telling_elements(dataset: Dataset) -> Iterable[DataElement]:
                     yield from _telling_elements(item)
             elif wanted:
                 yield dataset[tag]
-        except Exception:  # noqa: S112 an unreadable element goes in the cleaning; there is nothing in it to look for
+        except Exception:  # it cannot be read, so it goes in the cleaning
             continue
 
 

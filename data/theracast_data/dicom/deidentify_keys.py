@@ -11,7 +11,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from pydicom.uid import UID_dictionary
+from pydicom import config
+from pydicom.uid import UID
 
 from theracast_data.errors import TheracastError
 
@@ -23,6 +24,11 @@ _CODING_SCHEMES = "2.16.840.1.113883."
 
 class KeyFileError(TheracastError):
     """The key file is not there, not a key, or open to others."""
+
+
+def is_registered(uid: str) -> bool:
+    """Return whether the standard gives a UID a name: a class or syntax, which says nothing of a patient."""
+    return UID(uid, validation_mode=config.IGNORE).name != uid
 
 
 class PseudonymKey:
@@ -63,7 +69,7 @@ class PseudonymKey:
         coding schemes stay.
         """
         uid = uid.strip().rstrip("\0")
-        if not uid or uid in UID_dictionary or uid.startswith(_CODING_SCHEMES):
+        if not uid or is_registered(uid) or uid.startswith(_CODING_SCHEMES):
             return uid
         bits = int.from_bytes(self._digest("uid", uid)[:16], "big")
         bits = bits & ~(0xF << 76) | 0x8 << 76  # version 8: a hash of the maker's choice

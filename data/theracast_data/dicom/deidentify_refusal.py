@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 
+from theracast_data.dicom.deidentify_keys import is_registered
 from theracast_data.dicom.deidentify_rules import DeidentifyOptions
 
 # Images without a habit of burned-in text, and regions and registrations on them.
@@ -67,7 +68,7 @@ def refusal(dataset: FileDataset, options: DeidentifyOptions) -> str | None:
     if not str(dataset.get("PatientID", "") or "").strip():
         return "has no Patient ID, so that pseudonym and date shift are not defined"
     if sop_class not in TAKEN | LIKELY_BURNED_IN:
-        name = uid.UID(sop_class).name if sop_class in uid.UID_dictionary else "a private SOP class"
+        name = uid.UID(sop_class).name if is_registered(sop_class) else "a private SOP class"
         return f"{name} is a kind of object that is not taken (reports, documents, presentation states, raw data)"
     if "TransferSyntaxUID" not in dataset.file_meta:
         return "has no Transfer Syntax UID"
@@ -96,12 +97,9 @@ def _burned_in(dataset: FileDataset, sop_class: str) -> str | None:
     image_type = " ".join(_texts(dataset.get("ImageType"))).upper()
     if any(word in image_type for word in _SCREENS):
         return f"is a screen capture by its image type. {way}"
-    if any(tag.group & 0xFF00 == 0x6000 and tag.group % 2 == 0 and tag.element == 0x0102 for tag in dataset.keys()):
-        positions = [
-            dataset[tag].value for tag in dataset.keys() if tag.group & 0xFF00 == 0x6000 and tag.element == 0x0102
-        ]
-        if any(position for position in positions):
-            return f"has an overlay in unused bits of its pixels. {way}"
+    overlays = [tag for tag in list(dataset.keys()) if tag.group & 0xFF01 == 0x6000 and tag.element == 0x0102]
+    if any(dataset[tag].value for tag in overlays):
+        return f"has an overlay in unused bits of its pixels. {way}"
     return None
 
 

@@ -42,6 +42,10 @@ class Action(StrEnum):
     REMOVE = "removed"
 
 
+def _keywords(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 class DeidentifyOptions(Section):
     """The options of the profile. Modified dates, safe private and clean descriptors are always in use."""
 
@@ -72,20 +76,20 @@ class DeidentifyOptions(Section):
 
 
 REGION_NAMES = frozenset({"ROIName", "SegmentLabel"})
-KEEPABLE_DESCRIPTORS = frozenset(
+KEEPABLE_DESCRIPTORS = _keywords(
     "StudyDescription SeriesDescription ProtocolName ContrastBolusAgent StructureSetLabel StructureSetName "
     "StructureSetDescription ROIDescription ROIGenerationDescription ROIObservationLabel ROIObservationDescription "
     "ContentDescription SegmentDescription TrackingID DerivationDescription ReconstructionDescription "
     "RequestedProcedureDescription AcquisitionProtocolName ImageComments FrameComments LUTExplanation "
-    "WindowCenterWidthExplanation".split()
+    "WindowCenterWidthExplanation"
 )
 # Retain Patient Characteristics Option: column K of Table E.1-1, and the body measures of group 0010 outside the table.
-CHARACTERISTICS = frozenset(
+CHARACTERISTICS = _keywords(
     "PatientSex PatientAge PatientSize PatientWeight PatientBodyMassIndex MeasuredAPDimension MeasuredLateralDimension "
-    "EthnicGroup SmokingStatus PregnancyStatus PatientSexNeutered".split()
+    "EthnicGroup SmokingStatus PregnancyStatus PatientSexNeutered"
 )
 # Text that scanners and programs write about themselves, none of it in the table.
-TECHNICAL_TEXT = frozenset(
+TECHNICAL_TEXT = _keywords(
     "Manufacturer ManufacturerModelName SoftwareVersions SequenceName PulseSequenceName ImagedNucleus ReceiveCoilName "
     "TransmitCoilName Radiopharmaceutical RadiopharmaceuticalRoute ContrastBolusRoute FilterType TypeOfFilters "
     "CollimatorGridName AcquisitionMode ConvolutionKernel ImageFilter AlgorithmName AlgorithmVersion AlgorithmSource "
@@ -94,20 +98,20 @@ TECHNICAL_TEXT = frozenset(
     "DimensionDescriptionLabel PixelSpacingCalibrationDescription SecondaryCaptureDeviceManufacturer "
     "SecondaryCaptureDeviceManufacturerModelName DoseModeName "
     "FunctionalGroupPrivateCreator DimensionIndexPrivateCreator MappingResourceName CodingSchemeName "
-    "CodeMeaning ExtendedCodeMeaning".split()
+    "CodeMeaning ExtendedCodeMeaning"
 )
-CODES = frozenset(
+CODES = _keywords(
     "CodeValue LongCodeValue URNCodeValue ExtendedCodeValue CodingSchemeDesignator CodingSchemeVersion "
-    "CodingSchemeRegistry Modality SpecificCharacterSet ImageType".split()
+    "CodingSchemeRegistry Modality SpecificCharacterSet ImageType"
 )
 # Data that is the image or says how to draw it. Any other stream of bytes goes.
-BULK = frozenset(
+BULK = _keywords(
     "PixelData FloatPixelData DoubleFloatPixelData ExtendedOffsetTable ExtendedOffsetTableLengths LUTData "
     "RedPaletteColorLookupTableData GreenPaletteColorLookupTableData BluePaletteColorLookupTableData "
     "SegmentedRedPaletteColorLookupTableData SegmentedGreenPaletteColorLookupTableData "
     "SegmentedBluePaletteColorLookupTableData VectorGridData PointCoordinatesData TrianglePointIndexList "
     "LongTrianglePointIndexList LongPrimitivePointIndexList DoublePointCoordinatesData "
-    "VectorCoordinateData".split()
+    "VectorCoordinateData"
 )
 DEVICES = MappingProxyType({"DeviceSerialNumber": "serial number", "InstitutionName": "institution"})
 # Private attributes without identity: (group, creator, offset) -> VR. Numbers and dates that SUV, pitch and diffusion need.
@@ -141,24 +145,24 @@ SAFE_PRIVATE = MappingProxyType(
     }
 )
 # Names of persons, identifiers and phrases by which text is searched for what points to the patient.
-IDENTIFIERS = frozenset(
+IDENTIFIERS = _keywords(
     "PatientID OtherPatientIDs AccessionNumber AdmissionID ServiceEpisodeID RequestedProcedureID StudyID "
     "ScheduledProcedureStepID PerformedProcedureStepID FillerOrderNumberImagingServiceRequest MedicalRecordLocator "
     "PlacerOrderNumberImagingServiceRequest InsurancePlanIdentification ClinicalTrialSubjectID "
-    "ClinicalTrialSubjectReadingID PatientTelephoneNumbers DeviceSerialNumber".split()
+    "ClinicalTrialSubjectReadingID PatientTelephoneNumbers DeviceSerialNumber"
 )
-PHRASES = frozenset(
+PHRASES = _keywords(
     "PatientAddress InstitutionName InstitutionAddress InstitutionalDepartmentName ReferringPhysicianAddress "
     "CurrentPatientLocation PatientInstitutionResidence Occupation StationName ClinicalTrialSiteName "
-    "ResponsibleOrganization".split()
+    "ResponsibleOrganization"
 )
 TEXT = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UR", "UT"})
 NUMBERS = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "SV", "UL", "US", "UV", "AT"})
 BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW"})
 # Written anew for every file: what was done to it.
-_METHOD = frozenset(
+_METHOD = _keywords(
     "PatientIdentityRemoved DeidentificationMethod DeidentificationMethodCodeSequence "
-    "LongitudinalTemporalInformationModified".split()
+    "LongitudinalTemporalInformationModified"
 )
 _OVERLAYS_AND_CURVES = (0x5000, 0x6000)
 

@@ -10,20 +10,44 @@ from functools import cached_property
 
 CUT = "[cut]"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = f"(?:{'|'.join(_MONTHS)})[a-z]*"
 _DA = re.compile(r"(\d{4})(\.?)(\d{2})\2(\d{2})")
 _DT = re.compile(r"(\d{4})(?:(\d{2})(?:(\d{2})((?:\d{2}){0,3}(?:\.\d{1,6})?))?)?([+-]\d{4})?")
 _TM = re.compile(r"\d{2}:?(\d{2}:?(\d{2}(\.\d{1,6})?)?)?|[+-]\d{4}")
 _AGE = re.compile(r"(\d{3})([DWMY])")
 _NUMBERS = re.compile(rb"[0-9eE+\-. \\\0]*")
+# Titles, and what studies and phantoms write for a name; to cut these words out would take anatomy out of the headers.
+_NOT_NAMES = frozenset(
+    {
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "md",
+        "phd",
+        "prof",
+        "jr",
+        "sr",
+        "ii",
+        "iii",
+        "anonymous",
+        "anonymized",
+        "patient",
+        "phantom",
+    }
+    | {"test", "unknown", "none", "removed", "head", "neck", "brain", "breast", "chest", "lung", "liver", "abdomen"}
+    | {"pelvis", "prostate", "spine", "mri", "ct", "pet", "pilot", "study", "trial", "research", "siemens", "philips"}
+    | {"toshiba", "canon", "ge", "hitachi"}
+)
 _SUSPECT = re.compile(
     r"(?P<mail>[\w.+-]+@[\w-]+(?:\.[\w-]+)+|https?://\S+)"
     r"|(?P<uid>\b\d+(?:\.\d+){4,})"
     r"|(?P<iso>(?<!\d)(?:18|19|20)\d{2}(?P<between>[-./])(?:0?[1-9]|1[0-2])(?P=between)(?:0?[1-9]|[12]\d|3[01])(?!\d))"
     r"|(?P<compact>(?<!\d)(?:18|19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?!\d))"
-    r"|(?P<words>(?<!\d)\d{1,2}[-. ]{0,2}(?:%(m)s)[a-z]*[-., ]{0,2}(?:(?:18|19|20)\d{2}|\d{2})(?!\d)"
-    r"|(?<![A-Za-z])(?:%(m)s)[a-z]*[-. ]{0,2}\d{1,2}(?:st|nd|rd|th)?[-., ]{1,2}(?:18|19|20)\d{2}(?!\d))"
+    rf"|(?P<words>(?<!\d)\d{{1,2}}[-. ]{{0,2}}{_MONTH}[-., ]{{0,2}}(?:(?:18|19|20)\d{{2}}|\d{{2}})(?!\d)"
+    rf"|(?<![A-Za-z]){_MONTH}[-. ]{{0,2}}\d{{1,2}}(?:st|nd|rd|th)?[-., ]{{1,2}}(?:18|19|20)\d{{2}}(?!\d))"
     r"|(?P<short>(?<!\d)\d{1,2}(?P<slash>[-./])\d{1,2}(?P=slash)(?:\d{4}|\d{2})(?!\d))"
-    r"|(?P<digits>\d(?:[ -]?\d){5,})" % {"m": "|".join(_MONTHS)},
+    r"|(?P<digits>\d(?:[ -]?\d){5,})",
     re.IGNORECASE,
 )
 
@@ -131,7 +155,9 @@ def clean_text(text: str, *, identity: Identity, days: int) -> str:
 
 def name_parts(name: str) -> Iterable[str]:
     """Return the parts of a PN value (all component groups) that can stand alone in a text."""
-    return [part for part in re.split(r"[\^=,;\s]+", name) if len(part) > 1]
+    parts = re.split(r"[\^=,;\s]+", name)
+    parts += [half for part in parts if "-" in part for half in part.split("-") if len(half) > 3]
+    return [part for part in parts if len(part) > 1 and part.strip(".").casefold() not in _NOT_NAMES]
 
 
 def _replaced(found: re.Match[str], days: int) -> str:
