@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for library in ("matplotlib", "git", "urllib3", "alembic", "mlflow", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("retrying").setLevel(logging.ERROR)  # a traceback for each try; the verb says what failed
     module, _, function = options.verb_target.partition(":")
     from theracast_data.errors import TheracastError
 

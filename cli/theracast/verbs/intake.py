@@ -33,3 +33,19 @@ def deidentify(options: argparse.Namespace) -> int:
     if options.new_key:
         tell(f"made the key {options.key}. Without it, later scans of these patients cannot be joined to these")
     return 0 if report.written or report.unchanged else 1
+
+
+def fetch_images(options: argparse.Namespace) -> int:
+    """Fetch series from an archive; exit 1 if anything listed is missing or nothing was found."""
+    from theracast_data.dicom.web import connect, fetch_images, find_series
+
+    client = connect(options.url)
+    series = find_series(client, patients=options.patient, studies=options.study, modalities=options.modality)
+    report = fetch_images(client, series, to=options.to)
+    if options.json:
+        print_json(report.to_json())
+    else:
+        print(report.to_text())
+    if not series:
+        tell("the archive holds no such series; check identifiers and modality")
+    return 1 if report.incomplete or not series else 0

@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import os
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +23,12 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 
-from theracast_data.dicom.deidentify_dataset import Counts, deidentify_dataset, quiet_pydicom, read_identity
+from theracast_data.dicom.deidentify_dataset import Counts, deidentify_dataset, read_identity
 from theracast_data.dicom.deidentify_keys import PseudonymKey, is_registered
 from theracast_data.dicom.deidentify_refusal import refusal, truncation
 from theracast_data.dicom.deidentify_rules import TABLE_EDITION, Action, DeidentifyOptions
 from theracast_data.dicom.deidentify_values import Identity
+from theracast_data.dicom.quiet import quiet_pydicom
 from theracast_data.errors import TheracastError
 
 logger = logging.getLogger(__name__)
@@ -119,8 +119,7 @@ def deidentify_folder(
     check_places(source, to=to)
     paths = _source_files(source)
     run = _open_record(to, key)
-    with quiet_pydicom(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+    with quiet_pydicom():
         identities, foreign, refused = _first_pass(paths, options)
         work = _Run(to=to, key=key, options=options, identities=identities, overwrite=overwrite)
         skip = foreign | {one.path for one in refused}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from pydicom import config
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -52,19 +49,6 @@ _BIRTH_DATE = Tag(0x0010, 0x0030)
 
 # Tag, as `(gggg,eeee)` of each level joined by `>`; what was done.
 Counts = Counter[tuple[str, str, Action]]
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Read and write values as they are: pydicom's warnings about them would put them into logs."""
-    logger = logging.getLogger("pydicom")
-    before = (config.settings.reading_validation_mode, config.settings.writing_validation_mode, logger.disabled)
-    config.settings.reading_validation_mode = config.settings.writing_validation_mode = config.IGNORE
-    logger.disabled = True
-    try:
-        yield
-    finally:
-        config.settings.reading_validation_mode, config.settings.writing_validation_mode, logger.disabled = before
 
 
 def read_identity(dataset: Dataset) -> Identity:

@@ -25,7 +25,6 @@ from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
 from theracast_data.dicom.deidentify import DeidentifyError, DeidentifyReport, deidentify_folder
-from theracast_data.dicom.deidentify_dataset import quiet_pydicom
 from theracast_data.dicom.deidentify_keys import KeyFileError, PseudonymKey, create_key, read_key
 from theracast_data.dicom.deidentify_rules import (
     BULK,
@@ -35,6 +34,7 @@ from theracast_data.dicom.deidentify_rules import (
     DeidentifyOptions,
 )
 from theracast_data.dicom.deidentify_values import Identity, clean_text, shift_date, shift_datetime
+from theracast_data.dicom.quiet import quiet_pydicom
 from theracast_data.errors import TheracastError
 
 KEY = PseudonymKey(b"a secret of thirty-two bytes, or more")

@@ -14,9 +14,9 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from theracast_data.dicom.deidentify import DeidentifyReport, deidentify_folder
-from theracast_data.dicom.deidentify_dataset import quiet_pydicom
 from theracast_data.dicom.deidentify_keys import PseudonymKey, is_registered
 from theracast_data.dicom.deidentify_rules import DeidentifyOptions
+from theracast_data.dicom.quiet import quiet_pydicom
 
 KEY = PseudonymKey(b"a secret of thirty-two bytes, or more")
 SETS = ("sts", "dicom_seg")
