@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,17 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 
-from theracast_data.dicom.deidentify_dataset import Counts, deidentify_dataset, read_identity
+from theracast_data.dicom.deidentify_dataset import deidentify_dataset, read_identity
 from theracast_data.dicom.deidentify_keys import PseudonymKey, is_registered
+from theracast_data.dicom.deidentify_record import DeidentifyError, RunRecord, write_whole
 from theracast_data.dicom.deidentify_refusal import refusal, truncation
 from theracast_data.dicom.deidentify_rules import TABLE_EDITION, Action, DeidentifyOptions
 from theracast_data.dicom.deidentify_values import Identity
 from theracast_data.dicom.quiet import quiet_pydicom
-from theracast_data.errors import TheracastError
 
 logger = logging.getLogger(__name__)
 
-RECORD_FOLDER = "deidentification"
-FORMAT_VERSION = 1
 Progress = Callable[[int, int], None]
-
-
-class DeidentifyError(TheracastError):
-    """A folder cannot be de-identified as asked; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -118,60 +111,80 @@ def deidentify_folder(
     options.descriptors()
     check_places(source, to=to)
     paths = _source_files(source)
-    run = _open_record(to, key)
-    with quiet_pydicom():
-        identities, foreign, refused = _first_pass(paths, options)
-        work = _Run(to=to, key=key, options=options, identities=identities, overwrite=overwrite)
-        skip = foreign | {one.path for one in refused}
-        for done, path in enumerate(paths, start=1):
-            if path not in skip:
+    record = RunRecord(to, key)
+    work = _Run(to=to, key=key, options=options, record=record, overwrite=overwrite)
+    done = 0
+    try:
+        with quiet_pydicom():
+            work.read_identities(paths)
+            for path in paths:
                 work.take(path)
-            if progress:
-                progress(done, len(paths))
-    report = work.report(foreign=len(foreign), refused=refused)
-    _write_record(to / RECORD_FOLDER, run, work, report, key)
+                done += 1
+                if progress:
+                    progress(done, len(paths))
+    finally:  # what a stopped run has written is on record too
+        report = work.report()
+        summary = report.to_json() | {"refused": dict(Counter(one.reason for one in report.refused))}
+        settings = {"action_table": TABLE_EDITION, "options": options.model_dump(mode="json")}
+        record.close({"complete": done == len(paths), **settings, **summary})
     logger.info("%d files written, %d unchanged, %d refused", report.written, report.unchanged, len(report.refused))
     return report
 
 
 class _Run:
-    """The second pass: what has been written so far, and what was done."""
+    """Two passes over the files: who the patients are, then each file; and what has been done so far."""
 
     def __init__(
-        self,
-        *,
-        to: Path,
-        key: PseudonymKey,
-        options: DeidentifyOptions,
-        identities: Mapping[str, Identity],
-        overwrite: bool,
+        self, *, to: Path, key: PseudonymKey, options: DeidentifyOptions, record: RunRecord, overwrite: bool
     ) -> None:
         self.to = to
         self.key = key
         self.options = options
-        self.identities = identities
+        self.record = record
         self.overwrite = overwrite
         self.written = self.unchanged = 0
+        self.identities: dict[str, Identity] = defaultdict(Identity)
+        self.foreign: set[Path] = set()
+        self.refused: dict[Path, str] = {}
         self.patients: dict[str, str] = {}
-        self.audit: dict[str, Counts] = {}
-        self.refused: list[Refused] = []
+        self.names: set[str] = set()
+        self.actions: Counter[Action] = Counter()
+
+    def read_identities(self, paths: Iterable[Path]) -> None:
+        """Gather the identity of each patient over all files, and set aside what is foreign or refused by its header."""
+        for path in paths:
+            try:
+                dataset = dcmread(path, stop_before_pixels=True)
+                reason = refusal(dataset, self.options)
+                patient = str(dataset.get("PatientID", "") or "").strip()
+                if patient:  # what a refused file says of a patient is looked for in the others all the same
+                    self.identities[patient] |= read_identity(dataset)
+            except InvalidDicomError:
+                self.foreign.add(path)
+                continue
+            except Exception as error:  # broken in any of the ways a file can be; the text may quote its values
+                reason = f"cannot be read as DICOM ({type(error).__name__})"
+            if reason:
+                self.refused[path] = reason
 
     def take(self, path: Path) -> None:
         """De-identify one file, or note why not."""
+        if path in self.foreign or path in self.refused:
+            return
         try:
             reason = self._take(path)
         except Exception as error:  # a broken file; the text of the error may quote its values
             reason = f"cannot be read or written as DICOM ({type(error).__name__})"
         if reason:
-            self.refused.append(Refused(path, reason))
+            self.refused[path] = reason
 
     def _take(self, path: Path) -> str | None:
         dataset = dcmread(path)
         reason = refusal(dataset, self.options) or truncation(dataset)
         if reason:
             return reason
-        patient = str(dataset.PatientID)
-        identity = self.identities[patient.strip()]
+        patient = str(dataset.PatientID).strip()
+        identity = self.identities[patient]
         originals = _own_uids(dataset)
         clean, counts = deidentify_dataset(dataset, key=self.key, identity=identity, options=self.options)
         buffer = io.BytesIO()
@@ -187,44 +200,45 @@ class _Run:
             str(clean.get("SeriesInstanceUID", "") or "no-series"),
             f"{clean.SOPInstanceUID}.dcm",
         )
-        return self._put(place, content, counts, patient)
-
-    def _put(self, place: Path, content: bytes, counts: Counts, patient: str) -> str | None:
-        target = self.to / place
-        name = place.as_posix()
-        if target.exists():
-            same = target.read_bytes() == content
-            if not same and name in self.audit:
-                return "has the SOP Instance UID of another file of this source, but other content"
-            if not same and not self.overwrite:
-                return "has been de-identified before with other options; say --overwrite to replace the result"
-            if same:
-                self.unchanged += name not in self.audit
-                self._count(name, counts, patient)
-                return None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(target, content)
-        self.written += 1
-        self._count(name, counts, patient)
+        reason = self._put(self.to / place, content, again=place.as_posix() in self.names)
+        if reason:
+            return reason
+        self.patients[patient] = self.key.patient(patient)
+        if place.as_posix() not in self.names:
+            self.names.add(place.as_posix())
+            self.record.add(place.as_posix(), counts)
+            for (_, _, action), count in counts.items():
+                self.actions[action] += count
         return None
 
-    def _count(self, name: str, counts: Counts, patient: str) -> None:
-        self.audit[name] = counts
-        self.patients[patient.strip()] = self.key.patient(patient)
+    def _put(self, target: Path, content: bytes, *, again: bool) -> str | None:
+        """Write a file unless it stands there already; return why not.
 
-    def report(self, *, foreign: int, refused: Iterable[Refused]) -> DeidentifyReport:
-        actions: Counter[Action] = Counter()
-        for counts in self.audit.values():
-            for (_, _, action), count in counts.items():
-                actions[action] += count
+        Args:
+            again: whether this run has written it.
+        """
+        if target.exists():
+            if target.read_bytes() == content:
+                self.unchanged += not again
+                return None
+            if again:
+                return "has the SOP Instance UID of another file of this source, but other content"
+            if not self.overwrite:
+                return "has been de-identified before with other options; say --overwrite to replace the result"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, content)
+        self.written += 1
+        return None
+
+    def report(self) -> DeidentifyReport:
         return DeidentifyReport(
             written=self.written,
             unchanged=self.unchanged,
-            foreign=foreign,
-            series=len({name.rsplit("/", 1)[0] for name in self.audit}),
+            foreign=len(self.foreign),
+            series=len({name.rsplit("/", 1)[0] for name in self.names}),
             patients=dict(sorted(self.patients.items())),
-            actions=actions,
-            refused=tuple(sorted([*refused, *self.refused], key=lambda one: one.path)),
+            actions=dict(self.actions),
+            refused=tuple(Refused(path, reason) for path, reason in sorted(self.refused.items())),
         )
 
 
@@ -273,85 +287,8 @@ def _source_files(source: Path) -> list[Path]:
     return files
 
 
-def _first_pass(
-    paths: Iterable[Path], options: DeidentifyOptions
-) -> tuple[dict[str, Identity], set[Path], list[Refused]]:
-    """Return the identity of each patient over all files, the files that are not DICOM, and those refused by their header."""
-    identities: dict[str, Identity] = defaultdict(Identity)
-    foreign: set[Path] = set()
-    refused: list[Refused] = []
-    for path in paths:
-        try:
-            dataset = dcmread(path, stop_before_pixels=True)
-            reason = refusal(dataset, options)
-            patient = str(dataset.get("PatientID", "") or "").strip()
-            if patient:  # what a refused file says of a patient is looked for in the others all the same
-                identities[patient] |= read_identity(dataset)
-        except InvalidDicomError:
-            foreign.add(path)
-            continue
-        except Exception as error:  # broken in any of the ways a file can be; the text may quote its values
-            reason = f"cannot be read as DICOM ({type(error).__name__})"
-        if reason:
-            refused.append(Refused(path, reason))
-    return dict(identities), foreign, refused
-
-
 def _own_uids(dataset: FileDataset) -> tuple[bytes, ...]:
     """Return the original UIDs of instance, series, study and frame, to look for in the result."""
     names = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
     own = {str(dataset.get(name) or "").strip() for name in names}
     return tuple(uid.encode() for uid in own if len(uid) > 8 and not is_registered(uid))
-
-
-def _open_record(to: Path, key: PseudonymKey) -> int:
-    """Return the number of this run in the output folder, having made sure that its files come from one key."""
-    folder = to / RECORD_FOLDER
-    runs = sorted(folder.glob("run-*.json"))
-    for path in runs:
-        try:
-            fingerprint = json.loads(path.read_text(encoding="utf-8")).get("key_fingerprint")
-        except (OSError, ValueError):
-            raise DeidentifyError(f"{path} cannot be read. Choose a new folder.") from None
-        if fingerprint != key.fingerprint:
-            raise DeidentifyError(
-                f"{to} holds files that another key made: the same patient would appear twice. Choose a new folder."
-            )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DeidentifyError(f"{folder}: the folder cannot be made ({error.strerror}).") from error
-    return 1 + max((int(path.stem.removeprefix("run-")) for path in runs), default=0)
-
-
-def _write_record(folder: Path, run: int, work: _Run, report: DeidentifyReport, key: PseudonymKey) -> None:
-    """Write the audit list of a run (CSV) and, last, its summary (JSON). No path of the source, no value of any element."""
-    rows = io.StringIO()
-    table = csv.writer(rows)
-    table.writerow(["file", "tag", "keyword", "action", "elements"])
-    table.writerows(_audit_rows(work.audit))
-    _write_whole(folder / f"run-{run:04d}.csv", rows.getvalue().encode())
-    summary = report.to_json()
-    summary["refused"] = dict(Counter(one.reason for one in report.refused))
-    summary |= {
-        "format_version": FORMAT_VERSION,
-        "action_table": TABLE_EDITION,
-        "key_fingerprint": key.fingerprint,
-        "options": work.options.model_dump(mode="json"),
-    }
-    _write_whole(folder / f"run-{run:04d}.json", (json.dumps(summary, indent=1) + "\n").encode())
-
-
-def _audit_rows(audit: Mapping[str, Counts]) -> Iterator[tuple[str, str, str, str, int]]:
-    for name, counts in sorted(audit.items()):
-        for (tag, keyword, action), count in sorted(counts.items()):
-            yield name, tag, keyword, str(action), count
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ from theracast_data.dicom.deidentify_values import (
     name_parts,
     shift_date,
     shift_datetime,
+    tells,
 )
 
 # Of the files' maker this says only that it was us. 2.25 and a UUID, made once.
@@ -63,9 +64,9 @@ def read_identity(dataset: Dataset) -> Identity:
         elif element.tag == _BIRTH_DATE:
             numbers |= {form for text in texts if len(text) == 8 for form in _birth_forms(text)}
         elif element.tag in _IDENTIFIERS:
-            numbers |= {text for text in texts if len(text) > 3}
+            numbers |= {text for text in texts if tells(text)}
         else:
-            phrases |= {text for text in texts if len(text) > 3}
+            phrases |= {text for text in texts if tells(text)}
     return Identity(frozenset(names), frozenset(numbers), frozenset(phrases))
 
 

@@ -194,7 +194,12 @@ def rule_for(tag: BaseTag, vr: str, *, options: DeidentifyOptions, descriptors: 
         vr: value representation as stored; where the dictionary disagrees in kind, the element goes.
         descriptors: of `options.descriptors()`.
     """
-    if tag.element == 0 or tag.group & 0xFF00 in _OVERLAYS_AND_CURVES or not dictionary_has_tag(tag):
+    if (
+        tag.group < 0x0008
+        or tag.element == 0
+        or tag.group & 0xFF00 in _OVERLAYS_AND_CURVES
+        or not dictionary_has_tag(tag)
+    ):
         return Action.REMOVE
     keyword, expected = _dictionary(tag)
     if keyword in _METHOD or not _same_kind(vr, expected):
@@ -238,7 +243,7 @@ def _unlisted_rule(tag: BaseTag, vr: str, keyword: str) -> Action:
     if keyword in CODES:
         return Action.CODE
     if vr in TEXT:
-        return Action.TECHNICAL if keyword in TECHNICAL_TEXT else Action.REMOVE
+        return Action.TECHNICAL if keyword in TECHNICAL_TEXT else Action.EMPTY  # some modules require it to be there
     if vr in BYTES:
         return Action.KEEP if keyword in BULK else Action.REMOVE
     if vr == "CS":

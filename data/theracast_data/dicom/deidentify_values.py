@@ -160,6 +160,11 @@ def name_parts(name: str) -> Iterable[str]:
     return [part for part in parts if len(part) > 1 and part.strip(".").casefold() not in _NOT_NAMES]
 
 
+def tells(word: str) -> bool:
+    """Return whether an identifier or phrase is long and peculiar enough to be looked for in other text."""
+    return len(word) > 3 and word.casefold() not in _NOT_NAMES
+
+
 def _replaced(found: re.Match[str], days: int) -> str:
     text = found[0]
     if found["iso"]:

@@ -8,7 +8,9 @@ import re
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -17,19 +19,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread, uid
-from pydicom.datadict import DicomDictionary
+from pydicom.datadict import DicomDictionary, dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import generate_uid
 
-from theracast_data.dicom.deidentify import DeidentifyError, DeidentifyReport, deidentify_folder
+from theracast_data.dicom.deidentify import DeidentifyReport, deidentify_folder
 from theracast_data.dicom.deidentify_keys import KeyFileError, PseudonymKey, create_key, read_key
+from theracast_data.dicom.deidentify_record import DeidentifyError
 from theracast_data.dicom.deidentify_rules import (
     BULK,
     CODES,
     REGION_NAMES,
+    TABLE,
     TECHNICAL_TEXT,
     DeidentifyOptions,
 )
@@ -154,6 +158,50 @@ def test_every_attribute_that_can_name_a_patient_is_cleaned(tmp_path: Path, nest
     assert b"19710304" not in content
     assert b"071Y" not in all_bytes(tmp_path / "out")
     assert clean.pixel_array.tolist() == dataset.pixel_array.tolist()
+
+
+def test_every_row_of_the_action_table_is_obeyed(tmp_path: Path) -> None:
+    """X is gone, Z is empty, U is another UID, D is another value; dates and times by the option that modifies dates."""
+    valid = {
+        "DA": "19710304",
+        "DT": "19710304050607",
+        "TM": "050607",
+        "UI": "1.2.826.0.1.99.1",
+        "CS": "HOLMES",
+        "AS": "071Y",
+    }
+    valid |= dict.fromkeys(("DS", "IS"), "7654321") | dict.fromkeys(("US", "UL", "SS", "SL", "FD", "FL"), 54321)
+    dataset = a_file()
+    for tag in TABLE:
+        if tag.group >= 0x0008 and tag not in dataset and dictionary_has_tag(tag):
+            vr = dictionary_VR(tag).split(" or ")[0]
+            item = Dataset()
+            item.CodeMeaning = "Holmes"
+            value = (
+                Sequence([item]) if vr == "SQ" else valid.get(vr, b"Holmes" if vr[0] == "O" or vr == "UN" else "Holmes")
+            )
+            dataset[tag] = DataElement(tag, vr, value)
+    originals = {element.tag: element for element in deepcopy(dataset)}
+    clean = one(tmp_path, dataset)
+    checked: Counter[str] = Counter()
+    declared = ("PatientIdentityRemoved", "DeidentificationMethod")
+    for tag, action in TABLE.items():
+        if tag not in originals or originals[tag].keyword.startswith(declared):
+            continue
+        before, after = originals[tag], clean.get(tag)
+        if before.VR in ("DA", "DT", "TM") and tag.group != 0x0010:
+            assert before.VR == "TM" or not after.value or after.value != before.value, tag
+        elif action == "removed":
+            assert after is None or after.keyword == "TimezoneOffsetFromUTC", tag
+        elif action == "emptied":
+            assert not after.value or after.value == KEY.patient(PATIENT) or after.keyword == "ROIName", tag
+        elif action == "UID replaced":
+            assert after.value == KEY.uid(before.value), tag
+        elif before.VR != "SQ":
+            assert after.value != before.value, tag
+        checked[action] += 1
+    assert checked["removed"] > 300
+    assert min(checked[name] for name in ("emptied", "UID replaced", "dummy value")) > 30
 
 
 def test_a_known_name_leaves_the_text_and_codes_that_are_kept(tmp_path: Path) -> None:
@@ -508,7 +556,27 @@ def test_the_audit_list_counts_every_element_and_holds_no_value(tmp_path: Path) 
     content = all_bytes(tmp_path / "out").lower()
     assert not [marker for marker in MARKERS if marker in content]
     summary = json.loads((tmp_path / "out" / "deidentification" / "run-0001.json").read_text())
-    assert (summary["written"], summary["key_fingerprint"]) == (1, KEY.fingerprint)
+    assert (summary["written"], summary["key_fingerprint"], summary["complete"]) == (1, KEY.fingerprint, True)
+
+
+def test_a_stopped_run_is_on_record_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    for number in range(4):
+        put(a_file(), tmp_path / "in" / f"{number}.dcm")
+
+    def stop(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deidentify_folder(tmp_path / "in", to=tmp_path / "out", key=KEY, progress=stop)
+    record = tmp_path / "out" / "deidentification"
+    summary = json.loads((record / "run-0001.json").read_text())
+    assert (summary["written"], summary["complete"]) == (2, False)
+    listed = {row["file"] for row in csv.DictReader((record / "run-0001.csv").read_text().splitlines())}
+    assert listed == {path.relative_to(tmp_path / "out").as_posix() for path in outputs(tmp_path / "out")}
+    again = run(tmp_path / "in", tmp_path / "out")
+    assert (again.written, again.unchanged) == (2, 2)
+    assert not list((tmp_path / "out").rglob("*.partial"))
 
 
 def test_key_files(tmp_path: Path) -> None:
