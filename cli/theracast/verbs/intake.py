@@ -23,7 +23,9 @@ def deidentify(options: argparse.Namespace) -> int:
     if options.link:
         require_free(options.link, overwrite=False)
     key = create_key(options.key) if options.new_key else read_key(options.key)
-    report = deidentify_folder(options.source, to=options.to, key=key, options=choices, overwrite=options.overwrite)
+    report = deidentify_folder(
+        options.source, to=options.to, key=key, options=choices, overwrite=options.overwrite, progress=_every_thousand
+    )
     if options.link:
         write_link(options.link, report, key=key)
     if options.json:
@@ -49,3 +51,8 @@ def fetch_images(options: argparse.Namespace) -> int:
     if not series:
         tell("the archive holds no such series; check identifiers and modality")
     return 1 if report.incomplete or not series else 0
+
+
+def _every_thousand(done: int, total: int) -> None:
+    if done % 1000 == 0:
+        tell(f"theracast: {done} of {total} files")

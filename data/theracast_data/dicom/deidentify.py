@@ -190,7 +190,9 @@ class _Run:
         buffer = io.BytesIO()
         clean.save_as(buffer, enforce_file_format=True)
         content = buffer.getvalue()
-        if any(needle in content for needle in (*identity.needles, *originals)):
+        frames = clean.get("PixelData", b"") if clean.file_meta.TransferSyntaxUID.is_compressed else b""
+        left_over = any(needle in content for needle in (*identity.needles, *originals))
+        if left_over or any(needle in frames for needle in identity.digits):
             return (
                 "still held a name, an identifier or a UID after cleaning, in its pixel data or in a code; not written"
             )

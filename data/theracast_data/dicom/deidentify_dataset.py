@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID
 
@@ -41,9 +42,9 @@ from theracast_data.dicom.deidentify_values import (
 # Of the files' maker this says only that it was us. 2.25 and a UUID, made once.
 IMPLEMENTATION_UID = UID("2.25.263113580459416012170206184212317450529")
 DUMMY_TEXT = "REMOVED"
-METHOD = "Theracast: PS3.15 basic profile 2026c, keyed pseudonyms and date shift"
+METHOD = "Theracast: PS3.15 basic profile, keyed pseudonyms, dates shifted"
 # What the pixels have gone through in an earlier de-identification stays true.
-_EARLIER_METHODS = frozenset({"113101", "113103"})
+_EARLIER_METHODS = (codes.DCM.CleanPixelDataOption, codes.DCM.CleanRecognizableVisualFeaturesOption)
 _IDENTIFIERS, _PHRASES = keyword_tags(IDENTIFIERS), keyword_tags(PHRASES)
 _CHARACTERISTIC_CODES = ("", "M", "F", "O", "YES", "NO", "UNKNOWN", "ALTERED", "UNALTERED")
 _BIRTH_DATE = Tag(0x0010, 0x0030)
@@ -219,28 +220,22 @@ def _declare(dataset: Dataset, options: DeidentifyOptions, earlier: list[Dataset
     ]
     if options.patient_characteristics:
         done.append(codes.DCM.RetainPatientCharacteristicsOption)
-    items = []
-    for code in done:
-        item = Dataset()
-        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
-        items.append(item)
     dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethod = METHOD[:64]
-    dataset.DeidentificationMethodCodeSequence = Sequence([*items, *earlier])
+    dataset.DeidentificationMethod = METHOD
+    dataset.DeidentificationMethodCodeSequence = Sequence([*map(_code_item, done), *earlier])
     dataset.LongitudinalTemporalInformationModified = "MODIFIED"
 
 
 def _earlier_methods(dataset: Dataset) -> list[Dataset]:
-    items = []
-    for old in dataset.get("DeidentificationMethodCodeSequence") or []:
-        if str(old.get("CodeValue", "")) in _EARLIER_METHODS and old.get("CodingSchemeDesignator") == "DCM":
-            item = Dataset()
-            item.CodeValue, item.CodingSchemeDesignator = str(old.CodeValue), "DCM"
-            item.CodeMeaning = (
-                "Clean Pixel Data Option" if old.CodeValue == "113101" else "Clean Visual Features Option"
-            )
-            items.append(item)
-    return items
+    old = dataset.get("DeidentificationMethodCodeSequence") or []
+    said = {(str(item.get("CodingSchemeDesignator", "")), str(item.get("CodeValue", ""))) for item in old}
+    return [_code_item(code) for code in _EARLIER_METHODS if ("DCM", code.value) in said]
+
+
+def _code_item(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme_designator, code.meaning
+    return item
 
 
 def _file_meta(dataset: FileDataset) -> FileMetaDataset:

@@ -13,6 +13,7 @@ from functools import cache
 from types import MappingProxyType
 
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as table
+from pydantic import Field
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.tag import BaseTag, Tag
 
@@ -49,14 +50,17 @@ def _keywords(text: str) -> frozenset[str]:
 class DeidentifyOptions(Section):
     """The options of the profile. Modified dates, safe private and clean descriptors are always in use."""
 
-    patient_characteristics: bool = False
-    """Keep age, sex, size and weight and what goes with them (SUV needs the weight): code 113108."""
-    cap_ages: bool = True
-    """Write ages over 89 years as 090Y."""
-    allow_burned_in: bool = False
-    """Take images that say, or are of a kind, that text is burned into the pixels."""
-    keep_text: tuple[str, ...] = ()
-    """Keywords of further descriptors to keep cleaned, e.g. SeriesDescription."""
+    patient_characteristics: bool = Field(
+        default=False,
+        description="keep age, sex, size and weight and what goes with them (SUV needs the weight): 113108",
+    )
+    cap_ages: bool = Field(default=True, description="write ages over 89 years as 090Y")
+    allow_burned_in: bool = Field(
+        default=False, description="take images that say, or are of a kind, that text is burned into the pixels"
+    )
+    keep_text: tuple[str, ...] = Field(
+        default=(), description="keywords of further descriptors to keep cleaned, e.g. SeriesDescription"
+    )
 
     def descriptors(self) -> frozenset[str]:
         """Return the keywords of all descriptors that are kept.

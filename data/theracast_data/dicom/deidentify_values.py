@@ -132,6 +132,11 @@ class Identity:
         return tuple({form for word in words for form in (word.encode(), word.encode("latin-1", "ignore")) if form})
 
     @cached_property
+    def digits(self) -> tuple[bytes, ...]:
+        """The identifiers of digits alone, to look for in compressed frames; among numbers of a header they say nothing."""
+        return tuple(word.encode() for word in self.numbers if len(word) >= 6 and word.isdigit())
+
+    @cached_property
     def _whole(self) -> frozenset[str]:
         return frozenset(word.casefold() for word in self.names | self.numbers | self.phrases if len(word) > 2)
 

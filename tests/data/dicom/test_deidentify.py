@@ -498,14 +498,29 @@ def test_pixels_stay_bit_for_bit(tmp_path: Path, syntax: str) -> None:
     assert (clean.Rows, clean.Columns, clean.BitsStored) == (4, 4, 16)
 
 
-def test_a_comment_in_a_compressed_frame_is_found(tmp_path: Path) -> None:
-    dataset = a_file(syntax=uid.JPEGLSLossless)
-    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xfe\x00\x0eQuetzalcoatl\xff\xd9"])
+@pytest.mark.parametrize("comment", [b"Quetzalcoatl", b"id 00471234."], ids=["name", "number"])
+def test_a_comment_in_a_compressed_frame_is_found(tmp_path: Path, comment: bytes) -> None:
+    dataset = a_file(syntax=uid.JPEGLSLossless, AccessionNumber="00471234")
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xfe\x00\x0e" + comment + b"\xff\xd9"])
     dataset["PixelData"].is_undefined_length = True
     put(dataset, tmp_path / "in" / "slice.dcm")
     report = run(tmp_path / "in", tmp_path / "out")
     assert "still held a name" in report.refused[0].reason
     assert not outputs(tmp_path / "out")
+
+
+def test_what_an_earlier_cleaning_did_to_the_pixels_stays_said(tmp_path: Path) -> None:
+    items = [Dataset(), Dataset()]
+    for item, code in zip(
+        items, ["113101", "113106"], strict=True
+    ):  # clean pixel data; full dates kept, no longer true
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code, "DCM", "Wolpertinger"
+    dataset = a_file(DeidentificationMethodCodeSequence=Sequence(items), DeidentificationMethod="Wolpertinger")
+    clean = one(tmp_path, dataset)
+    found = {item.CodeValue: item.CodeMeaning for item in clean.DeidentificationMethodCodeSequence}
+    assert set(found) == {"113100", "113101", "113105", "113107", "113111"}
+    assert found["113101"] == "Clean Pixel Data Option"
+    assert b"Wolpertinger" not in all_bytes(tmp_path / "out")
 
 
 def test_a_second_run_changes_nothing_and_other_options_need_overwrite(tmp_path: Path) -> None:
