@@ -62,6 +62,8 @@ def refusal(dataset: FileDataset, options: DeidentifyOptions) -> str | None:
     Args:
         dataset: with or without its pixels.
     """
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
+        return "is a directory of other files (DICOMDIR), which names patients; the files themselves are taken"
     sop_class = str(dataset.get("SOPClassUID", ""))
     if not str(dataset.get("SOPInstanceUID", "")) or not sop_class:
         return "has no SOP Instance UID or SOP Class UID"

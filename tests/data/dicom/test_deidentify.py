@@ -15,7 +15,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
+from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import dcmread, uid
@@ -23,7 +25,9 @@ from pydicom.datadict import DicomDictionary, dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from theracast_data.dicom.deidentify import DeidentifyReport, deidentify_folder
@@ -202,6 +206,56 @@ def test_every_row_of_the_action_table_is_obeyed(tmp_path: Path) -> None:
         checked[action] += 1
     assert checked["removed"] > 300
     assert min(checked[name] for name in ("emptied", "UID replaced", "dummy value")) > 30
+
+
+@pytest.mark.parametrize(
+    ("keyword", "action"),
+    [
+        ("AccessionNumber", "emptied"),  # Z
+        ("AcquisitionTime", "emptied"),  # X/Z
+        ("StudyDescription", "removed"),  # X
+        ("PatientAddress", "removed"),  # X
+        ("SeriesDate", "dummy value"),  # X/D
+        ("OperatorsName", "dummy value"),  # X/Z/D
+        ("ContrastBolusAgent", "dummy value"),  # Z/D
+        ("StructureSetLabel", "dummy value"),  # D
+        ("FrameOfReferenceUID", "UID replaced"),  # U
+        ("SourceImageSequence", "items cleaned"),  # X/Z/U*
+    ],
+)
+def test_the_action_table_is_the_published_one(keyword: str, action: str) -> None:
+    """A row of each kind as printed in PS3.15 Table E.1-1; all rows but the repeating groups are there."""
+    assert TABLE[Tag(keyword)] == action
+    assert {(tag.group, tag.element) for tag in TABLE} == {row for row in dicomfields_2026c.ALL_TAGS if len(row) == 2}
+
+
+def test_the_files_that_pydicom_is_tested_with_are_taken_or_refused(tmp_path: Path) -> None:
+    """Compressed, big-endian, broken, odd: what is taken keeps its pixels and loses its patient; nothing stops the run."""
+    source = Path(pydicom.__file__).parent / "data" / "test_files"
+    report = run(source, tmp_path / "out", allow_burned_in=True)
+    assert report.written > 60
+    reasons = {refused.path.name: refused.reason for refused in report.refused}
+    assert "truncated" in reasons["MR_truncated.dcm"]
+    assert "DICOMDIR" in reasons["DICOMDIR"]
+    assert "kind of object" in reasons["rtplan.dcm"]
+    copies = {path.stem: path for path in outputs(tmp_path / "out")}
+    compared, names = 0, set()
+    with quiet_pydicom():
+        for path in sorted(source.rglob("*")):
+            if not path.is_file() or path.name in reasons:
+                continue
+            try:
+                original = dcmread(path)
+            except InvalidDicomError:
+                continue
+            copy = copies.get(KEY.uid(str(original.SOPInstanceUID)))
+            names |= {part for part in str(original.get("PatientName", "")).split("^") if len(part) > 5}
+            if copy and "PixelData" in original:
+                compared += dcmread(copy).PixelData == original.PixelData
+    assert compared > 50
+    content = all_bytes(tmp_path / "out")
+    assert len(names) > 2
+    assert not [name for name in names if name.encode() in content]
 
 
 def test_a_known_name_leaves_the_text_and_codes_that_are_kept(tmp_path: Path) -> None:
