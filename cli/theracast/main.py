@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     for library in ("matplotlib", "git", "urllib3", "alembic", "mlflow", "fontTools"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("retrying").setLevel(logging.ERROR)  # a traceback for each try; the verb says what failed
     module, _, function = options.verb_target.partition(":")
     from theracast_data.errors import TheracastError
 
@@ -78,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_verbs(verb)
     _add_training_verbs(verb)
     _add_scoring_verbs(verb)
+    images = verbs.add_parser("images", help="images: fetch them from an archive", parents=[common])
+    _add_image_verbs(images, common)
     models = verbs.add_parser("models", help="the registry: list, show, alias, rollback", parents=[common])
     _add_registry_verbs(models, common)
     return parser
@@ -115,6 +118,8 @@ def _add_data_verbs(verb: _AddVerb) -> None:
     )
     ingest.add_argument("--shards", type=int, default=16, metavar="N", help="shards of a new store (default 16)")
     _json(ingest)
+    deidentify = verb("deidentify", "intake:deidentify", "copy DICOM files without the patients' identity")
+    _deidentify(deidentify)
     fetch = verb("fetch", "data:fetch", "download a public cohort and check its hash")
     fetch.add_argument("name", metavar="NAME", help="e.g. icb")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
@@ -172,6 +177,58 @@ def _add_scoring_verbs(verb: _AddVerb) -> None:
     _model(serve)
     serve.add_argument("--port", type=int, default=8000, metavar="N")
     serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
+
+
+def _deidentify(deidentify: argparse.ArgumentParser) -> None:
+    deidentify.add_argument("source", type=Path, metavar="SOURCE", help="folder of DICOM files, with folders in it")
+    deidentify.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the copies go")
+    deidentify.add_argument(
+        "--key", type=Path, required=True, metavar="KEYFILE", help="secret of the project: same key, same pseudonyms"
+    )
+    deidentify.add_argument("--new-key", action="store_true", help="make the key file (mode 600); keep it safe")
+    deidentify.add_argument(
+        "--keep-patient-characteristics",
+        action="store_true",
+        help="keep age, sex, size and weight (SUV needs the weight); option 113108 of the standard",
+    )
+    deidentify.add_argument("--keep-ages-over-89", action="store_true", help="do not write ages over 89 years as 090Y")
+    deidentify.add_argument(
+        "--keep-text",
+        action="append",
+        default=[],
+        metavar="KEYWORD",
+        help="keep this descriptor too, cleaned, e.g. SeriesDescription (region names are always kept, cleaned)",
+    )
+    deidentify.add_argument(
+        "--allow-burned-in",
+        action="store_true",
+        help="take images that may have text in their pixels (ultrasound, ...)",
+    )
+    deidentify.add_argument(
+        "--link",
+        type=Path,
+        metavar="FILE",
+        help="write patient, pseudonym and date shift (CSV, mode 600); keep it secret",
+    )
+    _overwrite(deidentify)
+    _json(deidentify)
+
+
+def _add_image_verbs(images: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:
+    verbs = images.add_subparsers(title="verbs", metavar="VERB", required=True)
+    text = "fetch series from an archive over DICOMweb; what is there complete is not fetched again"
+    fetch = verbs.add_parser("fetch", help=text, description=text, parents=[common])
+    fetch.set_defaults(verb_target="theracast.verbs.intake:fetch_images")
+    fetch.add_argument("url", metavar="URL", help="root of the DICOMweb service, e.g. http://pacs.example/dicom-web")
+    fetch.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    fetch.add_argument(
+        "--patient", action="append", default=[], metavar="ID", help="only this patient; may be repeated"
+    )
+    fetch.add_argument("--study", action="append", default=[], metavar="UID", help="only this study; may be repeated")
+    fetch.add_argument(
+        "--modality", action="append", default=[], metavar="CT", help="only these series; may be repeated"
+    )
+    _json(fetch)
 
 
 def _add_registry_verbs(models: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

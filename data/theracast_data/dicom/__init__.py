@@ -1,1 +1,1 @@
-"""Medical images, regions and doses, read so that nothing wrong gets through silently."""
+"""Medical images, regions and doses on their way from the archive to the tables; nothing wrong gets through silently."""
