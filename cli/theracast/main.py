@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_verbs(verb)
     _add_training_verbs(verb)
     _add_scoring_verbs(verb)
-    images = verbs.add_parser("images", help="images: fetch them from an archive", parents=[common])
+    images = verbs.add_parser("images", help="images: fetch, series, extract, stability", parents=[common])
     _add_image_verbs(images, common)
     models = verbs.add_parser("models", help="the registry: list, show, alias, rollback", parents=[common])
     _add_registry_verbs(models, common)
@@ -229,6 +229,33 @@ def _add_image_verbs(images: argparse.ArgumentParser, common: argparse.ArgumentP
         "--modality", action="append", default=[], metavar="CT", help="only these series; may be repeated"
     )
     _json(fetch)
+
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
+        found = verbs.add_parser(name, help=text, description=text, parents=[common])
+        found.set_defaults(verb_target=f"theracast.verbs.images:{name}")
+        return found
+
+    listing = verb("series", "list the series of a folder of DICOM, their regions, and what keeps them from being read")
+    listing.add_argument("folder", type=Path, metavar="FOLDER", help="folder of DICOM files, with folders in it")
+    listing.add_argument("--out", type=Path, metavar="FILE", help="also write the manifest as Parquet")
+    _overwrite(listing)
+    _json(listing)
+    extract = verb("extract", "measure images as the study says, and add the measurements to its event store")
+    _study(extract)
+    extract.add_argument("folder", type=Path, metavar="FOLDER", help="folder of DICOM files, with folders in it")
+    extract.add_argument("--to", type=Path, required=True, metavar="STORE", help="event store, made if need be")
+    extract.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: the number of cores)")
+    _json(extract)
+    stability = verb("stability", "measure how stable image features are when regions are drawn a little differently")
+    _study(stability)
+    stability.add_argument("folder", type=Path, metavar="FOLDER", help="folder of DICOM files, with folders in it")
+    stability.add_argument("--images", metavar="NAME", help="kind of image (default: the only one of the study)")
+    stability.add_argument("--patients", type=int, default=30, metavar="N", help="at most so many (default 30)")
+    stability.add_argument("--seed", type=int, default=7, metavar="N")
+    stability.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="JSON; name it as `icc` in the study"
+    )
+    _overwrite(stability)
 
 
 def _add_registry_verbs(models: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

@@ -7,9 +7,10 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, time
 from multiprocessing import get_context
 from pathlib import Path
@@ -17,19 +18,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from theracast_data.dicom.header import dicom_files
-from theracast_data.dicom.manifest import ImageRow
+from theracast_data.dicom.manifest import scan_folder
 from theracast_data.dicom.pet import suv_volume
 from theracast_data.dicom.regions import read_region
 from theracast_data.dicom.series import load_series
 from theracast_data.errors import ImageError, TheracastError
 from theracast_data.events.manifest import file_sha256
-from theracast_data.events.readers.times import end_of_day
-from theracast_data.events.schema import EVENT_SCHEMA, empty_events
+from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.volume import Region, Volume
-from theracast_features.imaging.measure import meanings, measure
-from theracast_features.imaging.section import SCANNER, ImageMeasures, fits, measure_code
+from theracast_features.imaging.measure import Spacing, measure
+from theracast_features.imaging.perturb import draw_perturbations
+from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
+from theracast_features.imaging.stability import Case, FeatureStability, feature_stability, measure_perturbed
+from theracast_features.imaging.tasks import ImageTask, Measured, image_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -37,103 +42,106 @@ FORMAT = 1
 """Raise it where the same image gives other measurements than before: what caches hold is then measured anew."""
 
 
-@dataclass(frozen=True)
-class ImageTask:
-    """One image that is to be measured: the series, and the regions in it that fit.
+@dataclass
+class ExtractionReport:
+    """What became of the images of a folder: how many were measured, were in the store already, or could not be measured."""
 
-    Attributes:
-        name: of the kind of image in `features.images`.
-        regions: file, kind (RTSTRUCT or SEG) and name of each region.
+    measured: int = 0
+    known: int = 0
+    events: int = 0
+    faults: list[str] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        return asdict(self) | {"notes": dict(self.notes)}
+
+    def to_text(self) -> str:
+        """Return the report as lines to read."""
+        lines = [
+            f"{self.measured} images measured, {self.events} events; {self.known} images were in the store already"
+        ]
+        lines += [f"  not measured: {fault}" for fault in self.faults]
+        return "\n".join(lines + [f"  {count} x {note}" for note, count in self.notes.most_common()])
+
+
+def extract_images(
+    folder: Path,
+    images: Mapping[str, ImageMeasures],
+    *,
+    store: EventStore,
+    now: datetime,
+    jobs: int = 1,
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ExtractionReport:
+    """Measure the images under a folder and add the measurements to a store, all of them or none.
+
+    An image that the store holds, measured in the same way, is passed over; so more images of a study are added by doing
+    it again. One that cannot be measured is told in the report and does not stop the others.
+
+    Raises:
+        ImageError: there is no such folder.
+        ArtifactError: another process writes to the store.
     """
+    manifest = scan_folder(folder)
+    tasks, faults = image_tasks(manifest.rows, images)
+    report = ExtractionReport(faults=[*manifest.faults, *faults])
+    there = _measured_already(store, images)
+    waiting = [task for task in tasks if (task.row.subject_id, task.series_code) not in there]
+    report.known = len(tasks) - len(waiting)
 
-    name: str
-    measures: ImageMeasures
-    row: ImageRow
-    regions: tuple[tuple[str, str, str], ...]
+    def batches() -> Iterator[pa.Table]:
+        for found in measure_images(waiting, jobs=jobs, cache=cache, progress=progress):
+            if found.fault:
+                report.faults.append(f"{found.task.place}: {found.fault}")
+                continue
+            events = found.events()
+            report.measured += 1
+            report.events += events.num_rows
+            report.notes.update(found.notes)
+            yield events
 
-    @property
-    def place(self) -> str:
-        """What to call the image in a message."""
-        return f"{self.name}: patient {self.row.subject_id}, series {self.row.series_uid}"
+    if waiting:
+        content = "\n".join(sorted(f"{task.name} {task.measures.digest} {task.row.series_uid}" for task in waiting))
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        store.append(SourceRecord(name=folder.name, kind="images", sha256=digest, time=now), batches())
+        store.compact()
+    return report
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured in one image, or why nothing was.
+def stability_of_images(
+    folder: Path, name: str, measures: ImageMeasures, *, patients: int, rng: np.random.Generator
+) -> tuple[FeatureStability, ...]:
+    """Return how well each measurement agrees with itself when image and region are changed a little.
 
-    Attributes:
-        values: measurement to number, NaN where it is not defined for the region.
-        taken: when the image was made; date_only: whether only the day is known.
-        scanner: manufacturer, model, kernel, slice thickness.
-        fault: why the image was not measured; "" if it was.
-        notes: what was done on the way, e.g. that a region was resampled.
+    One image a patient, the earliest, of patients in the order of their identifiers.
+
+    Raises:
+        ImageError: there is no such folder, or no two patients have an image that can be measured.
     """
+    tasks, faults = image_tasks(scan_folder(folder).rows, {name: measures})
+    first: dict[str, ImageTask] = {}
+    for task in sorted(tasks, key=lambda one: (one.row.subject_id, one.row.timepoint or 0, one.row.series_uid)):
+        first.setdefault(task.row.subject_id, task)
+    chosen = [*first.values()][:patients]
+    if len(chosen) < 2:
+        raise ImageError(
+            f"{folder}: stability compares patients, and {len(chosen)} has an image that fits. {' '.join(faults)}".strip()
+        )
 
-    task: ImageTask
-    values: Mapping[str, float]
-    taken: datetime | None = None
-    date_only: bool = False
-    scanner: str = ""
-    fault: str = ""
-    notes: tuple[str, ...] = ()
+    def cases() -> Iterator[Case]:
+        for task in chosen:
+            volume, region = read_image(task)
+            yield task.row.subject_id, volume.values, region.mask, volume.spacing_mm
 
-    def events(self) -> pa.Table:
-        """Return a measurement an event, and one more that says, as text, with what the image was made."""
-        if self.fault or self.taken is None:
-            return empty_events()
-        known = meanings(self.task.measures)
-        told = {name: value for name, value in self.values.items() if math.isfinite(value)}
-        codes = [measure_code(self.task.name, self.task.measures, name) for name in (SCANNER, *told)]
-        count = len(codes)
-        moment = np.datetime64(self.taken.replace(tzinfo=None), "us")
-        available = end_of_day(np.array([moment]))[0] if self.date_only else None
-        columns = {
-            "subject_id": [self.task.row.subject_id] * count,
-            "time": [moment.astype(datetime)] * count,
-            "code": codes,
-            "numeric_value": [None, *told.values()],
-            "text_value": [self.scanner, *[None] * len(told)],
-            "unit": [None, *(known[name].unit for name in told)],
-            "available_time": [None if available is None else available.astype(datetime)] * count,
-        }
-        return pa.table(columns, schema=EVENT_SCHEMA)
+    def numbers(image: NDArray[np.float64], mask: NDArray[np.bool_], spacing_mm: Spacing) -> dict[str, float]:
+        try:
+            return measure(image, mask, spacing_mm=spacing_mm, measures=measures)
+        except (TheracastError, ValueError):  # a region that a perturbation has made too small has no measurement
+            return {}
 
-
-def image_tasks(rows: Sequence[ImageRow], images: Mapping[str, ImageMeasures]) -> tuple[list[ImageTask], list[str]]:
-    """Return the images of a manifest that a study measures, and what is in the way of others.
-
-    An image whose regions do not fit is nobody's fault and passed over; one whose series cannot be read, or several of one
-    kind in one study, are told.
-    """
-    tasks: list[ImageTask] = []
-    faults: list[str] = []
-    for name, measures in images.items():
-        found: dict[str, list[ImageRow]] = {}
-        for row in rows:
-            if row.modality == measures.modality and fits(row.description or "", measures.series):
-                found.setdefault(row.series_uid, []).append(row)
-        of_study: dict[tuple[str, str], list[ImageTask]] = {}
-        for same in found.values():
-            regions = tuple(
-                (row.region_path, row.region_kind, region)
-                for row in same
-                for region in row.region_names
-                if row.region_path and row.region_kind and fits(region, measures.regions)
-            )
-            if regions:
-                task = ImageTask(name, measures, same[0], regions)
-                of_study.setdefault((same[0].subject_id, same[0].study_uid), []).append(task)
-        for (subject, _), several in of_study.items():
-            if len(several) > 1:
-                faults.append(
-                    f"{name}: patient {subject} has {len(several)} series in one study that fit, so which is meant is open. "
-                    f"Narrow `series` in features.images.{name}."
-                )
-            elif several[0].row.faults:
-                faults.append(f"{several[0].place}: {'; '.join(several[0].row.faults)}")
-            else:
-                tasks += several
-    return tasks, faults
+    return feature_stability(measure_perturbed(cases(), numbers, draw_perturbations(rng)))
 
 
 def measure_images(
@@ -150,9 +158,7 @@ def measure_images(
         cache: folder in which measurements are found again by the content of series, regions and settings.
         progress: called with images done and images in all.
     """
-    done = 0
-    for found in _measured(tasks, jobs=jobs, cache=cache):
-        done += 1
+    for done, found in enumerate(_measured(tasks, jobs=jobs, cache=cache), start=1):
         if found.fault:
             logger.warning("%s: %s", found.task.place, found.fault)
         if progress is not None:
@@ -201,6 +207,19 @@ def read_image(task: ImageTask) -> tuple[Volume, Region]:
     mask = np.logical_or.reduce([region.mask for region in regions])
     notes = tuple(note for region in regions for note in region.notes)
     return volume, Region("union", mask, volume.affine, regions[0].made_from, notes=notes)
+
+
+def _measured_already(store: EventStore, images: Mapping[str, ImageMeasures]) -> set[tuple[str, str]]:
+    """Return patient and series of what the store holds, measured by these settings."""
+    prefixes = tuple(measure_code(name, measures, SERIES) for name, measures in images.items())
+    found: set[tuple[str, str]] = set()
+    for shard in range(store.shard_count):
+        events = store.read_shard(shard, columns=["subject_id", "code"])
+        for code in pc.unique(events["code"]).to_pylist():
+            if code.startswith(prefixes):
+                own = events.filter(pc.equal(events["code"], code))
+                found |= {(subject, code) for subject in pc.unique(own["subject_id"]).to_pylist()}
+    return found
 
 
 def _measured(tasks: Sequence[ImageTask], *, jobs: int, cache: Path | None) -> Iterator[Measured]:

@@ -18,6 +18,10 @@ SCANNER = "scanner"
 """Last part of the code of the event that says, as text, with what an image was made."""
 
 
+SERIES = "series"
+"""The part of a code before the identifier of the series that was measured."""
+
+
 class Uptake(Section):
     """Uptake of a tracer in a region of a PET."""
 

@@ -1,0 +1,129 @@
+"""Which images of a folder a study measures, and what was measured in one, as events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from theracast_data.dicom.manifest import ImageRow
+from theracast_data.events.readers.times import end_of_day
+from theracast_data.events.schema import EVENT_SCHEMA, empty_events
+from theracast_features.imaging.measure import meanings
+from theracast_features.imaging.section import SCANNER, SERIES, ImageMeasures, fits, measure_code
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """One image that is to be measured: the series, and the regions in it that fit.
+
+    Attributes:
+        name: of the kind of image in `features.images`.
+        regions: file, kind (RTSTRUCT or SEG) and name of each region.
+    """
+
+    name: str
+    measures: ImageMeasures
+    row: ImageRow
+    regions: tuple[tuple[str, str, str], ...]
+
+    @property
+    def series_code(self) -> str:
+        """The code of the event that says which series was measured."""
+        return measure_code(self.name, self.measures, f"{SERIES}//{self.row.series_uid}")
+
+    @property
+    def place(self) -> str:
+        """What to call the image in a message."""
+        return f"{self.name}: patient {self.row.subject_id}, series {self.row.series_uid}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured in one image, or why nothing was.
+
+    Attributes:
+        values: measurement to number, NaN where it is not defined for the region.
+        taken: when the image was made; date_only: whether only the day is known.
+        scanner: manufacturer, model, kernel, slice thickness.
+        fault: why the image was not measured; "" if it was.
+        notes: what was done on the way, e.g. that a region was resampled.
+    """
+
+    task: ImageTask
+    values: Mapping[str, float]
+    taken: datetime | None = None
+    date_only: bool = False
+    scanner: str = ""
+    fault: str = ""
+    notes: tuple[str, ...] = ()
+
+    def events(self) -> pa.Table:
+        """Return a measurement an event, one that says, as text, with what the image was made, and one of which series."""
+        if self.fault or self.taken is None:
+            return empty_events()
+        known = meanings(self.task.measures)
+        told = {name: value for name, value in self.values.items() if math.isfinite(value)}
+        codes = [measure_code(self.task.name, self.task.measures, name) for name in (SCANNER, *told)]
+        codes.append(self.task.series_code)
+        count = len(codes)
+        moment = np.datetime64(self.taken.replace(tzinfo=None), "us")
+        available = end_of_day(np.array([moment]))[0] if self.date_only else None
+        columns = {
+            "subject_id": [self.task.row.subject_id] * count,
+            "time": [moment.astype(datetime)] * count,
+            "code": codes,
+            "numeric_value": [None, *told.values(), None],
+            "text_value": [self.scanner, *[None] * (len(told) + 1)],
+            "unit": [None, *(known[name].unit for name in told), None],
+            "available_time": [None if available is None else available.astype(datetime)] * count,
+        }
+        return pa.table(columns, schema=EVENT_SCHEMA)
+
+
+def image_tasks(rows: Sequence[ImageRow], images: Mapping[str, ImageMeasures]) -> tuple[list[ImageTask], list[str]]:
+    """Return the images of a manifest that a study measures, and what is in the way of others.
+
+    An image whose regions do not fit is nobody's fault and passed over; one whose series cannot be read, or several of one
+    kind in one study, are told.
+    """
+    tasks: list[ImageTask] = []
+    faults: list[str] = []
+    for name, measures in images.items():
+        found: dict[str, list[ImageRow]] = {}
+        for row in rows:
+            if row.modality == measures.modality and fits(row.description or "", measures.series):
+                found.setdefault(row.series_uid, []).append(row)
+        of_study: dict[tuple[str, str], list[ImageTask]] = {}
+        for same in found.values():
+            regions = tuple(
+                (row.region_path, row.region_kind, region)
+                for row in same
+                for region in row.region_names
+                if row.region_path and row.region_kind and fits(region, measures.regions)
+            )
+            if regions:
+                task = ImageTask(name, measures, same[0], regions)
+                of_study.setdefault((same[0].subject_id, same[0].study_uid), []).append(task)
+        if not of_study:
+            there = sorted({region for same in found.values() for row in same for region in row.region_names})
+            faults.append(
+                f"{name}: no {measures.modality} series has a region that fits {', '.join(measures.regions)} "
+                f"({len(found)} series fit; their regions: {', '.join(there[:12]) or 'none'}). Correct `series` or `regions` "
+                f"in features.images.{name}."
+            )
+        for (subject, _), several in of_study.items():
+            if len(several) > 1:
+                faults.append(
+                    f"{name}: patient {subject} has {len(several)} series in one study that fit, so which is meant is open. "
+                    f"Narrow `series` in features.images.{name}."
+                )
+            elif several[0].row.faults:
+                faults.append(f"{several[0].place}: {'; '.join(several[0].row.faults)}")
+            else:
+                tasks += several
+    return tasks, faults
