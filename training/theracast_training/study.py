@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from theracast_data.audit.section import Acceptance
+from theracast_data.audit.section import Acceptance, OutcomeCodes
 from theracast_data.endpoints import Endpoint
 from theracast_data.errors import StudyError
 from theracast_data.events.section import EventSection
@@ -100,6 +100,9 @@ class Study(Section):
     accept: tuple[Acceptance, ...] = Field(
         (), description="Audit findings that are known and accepted, with the reason."
     )
+    outcome_codes: tuple[OutcomeCodes, ...] = Field(
+        (), description="Codes by which outcomes show in the events; the audit looks for them before the decision."
+    )
 
     @model_validator(mode="after")
     def _check_names(self) -> Study:
@@ -110,6 +113,8 @@ class Study(Section):
             raise ValueError(f"primary: no endpoint is named {self.primary!r}; there are {', '.join(names)}")
         if self.features.events and self.events is None:
             raise ValueError("features.events: the study has no `events` section that says where they lie")
+        if self.outcome_codes and self.events is None:
+            raise ValueError("outcome_codes: the study has no `events` section in which they could be found")
         unknown = {one.concept for one in self.features.events} - set(self.events.concepts if self.events else ())
         if unknown:
             raise ValueError(f"features.events: no concept is named {', '.join(sorted(unknown))}; see events.concepts")
