@@ -214,7 +214,9 @@ class Inputs(Section):
         concept = self.events.concepts.get(attribute.concept or "") if self.events is not None else None
         unit = attribute.unit or (concept.unit if concept is not None else None)
         kind = attribute.resolved_kind
-        levels: dict[Cell, Cell] = dict(attribute.levels)
+        levels: dict[Cell, Cell] = {}
+        for found, level in attribute.levels.items():
+            levels[found] = level
         if attribute.missing is not None and levels:
             levels.setdefault(attribute.missing, attribute.missing)
         return ColumnSpec(

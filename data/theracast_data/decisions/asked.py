@@ -94,7 +94,8 @@ def ask(
     early: Booleans = np.zeros(len(index), np.bool_)
     if section.landmarks is not None:
         early = ~begun & (0 in section.landmarks.days)
-        cells[LANDMARK] = pd.Series(np.where(known | early, days.astype(object), None), dtype=object)
+        said = known | early
+        cells[LANDMARK] = pd.Series([int(day) if told else None for day, told in zip(days, said, strict=True)], dtype=object)
     final = 0 if section.landmarks is None else max(section.landmarks.days)
     return AskedDecisions(
         index_time=index_time,
