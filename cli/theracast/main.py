@@ -136,9 +136,15 @@ def _add_training_verbs(verb: _AddVerb) -> None:
     _json(train)
     evaluate = verb("evaluate", "training:evaluate", "judge a model on a cohort that it has never seen")
     _model(evaluate)
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="CSV, XLSX, Parquet or JSON with the outcome")
+    evaluate.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        nargs="?",
+        help="CSV, XLSX, Parquet or JSON with the outcome; without it, the sources and events of --study",
+    )
     evaluate.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
-    evaluate.add_argument("--study", type=Path, metavar="STUDY", help="read the file as this study says")
+    evaluate.add_argument("--study", type=Path, metavar="STUDY", help="read the data as this study says")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
     _json(evaluate)
     interface = verb("ui", "models:ui", "open MLflow on the embedded store")

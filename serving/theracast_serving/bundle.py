@@ -40,7 +40,7 @@ def rows_of_bundle(bundle: Mapping[str, Any], model: ResponseModel) -> tuple[lis
     for name in ("time", "available_time"):
         frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%f").astype(object).where(frame[name].notna(), None)
     frame = frame.astype(object).where(frame.notna(), None)
-    subject = model.inputs.sources[0].subject
+    subject = model.inputs.tables[0].subject
     return [
         {subject: patient, EVENTS_COLUMN: own.drop(columns="subject_id").to_dict("records")}
         for patient, own in frame.groupby("subject_id", sort=False)

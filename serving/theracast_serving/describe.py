@@ -56,7 +56,7 @@ def describe_model(model: ResponseModel) -> dict[str, Any]:
         "format_version": VERSION,
         "card": model.card,
         "endpoint": model.endpoint.model_dump(mode="json"),
-        "inputs": [entry for source in model.inputs.sources for entry in _source_inputs(model, source)],
+        "inputs": [entry for source in model.inputs.tables for entry in _source_inputs(model, source)],
         "features": [spec.to_json() for spec in model.catalogue],
         "development": {
             "n": reference.n,

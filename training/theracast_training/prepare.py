@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from theracast_data.audit import AuditReport
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.endpoints import TrainableEndpoint
 from theracast_data.events.store import EventStore
 from theracast_data.paths import resolve_path
 from theracast_data.table import read_cohort
@@ -53,7 +53,7 @@ class Prepared:
     cohort: Cohort
     audit: AuditReport
     section: FeatureSection
-    endpoint: BinaryEndpoint
+    endpoint: TrainableEndpoint
     table: FeatureTable
     target: Target
     sites: tuple[str, ...]

@@ -10,7 +10,8 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from theracast_data.audit.section import Acceptance, OutcomeCodes
-from theracast_data.endpoints import Endpoint
+from theracast_data.decisions.section import DecisionSection
+from theracast_data.endpoints import Endpoint, event_endpoints, table_endpoints
 from theracast_data.errors import StudyError
 from theracast_data.events.section import EventSection
 from theracast_data.section import Section, describe_faults
@@ -85,8 +86,14 @@ class Study(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name; also the model's name in the registry."
     )
     question: str = Field(description="The question in a sentence.")
-    sources: tuple[TableSource, ...] = Field(min_length=1)
+    sources: tuple[TableSource, ...] = Field(
+        (),
+        description="Tables. The first one's rows are the decisions, unless `decisions` says how they follow from events.",
+    )
     events: EventSection | None = Field(None, description="Dated facts of the patients, and their concepts.")
+    decisions: DecisionSection | None = Field(
+        None, description="Who is asked about and when, from events alone; all sources are joined by subject."
+    )
     endpoints: tuple[Endpoint, ...] = Field(
         min_length=1, description="The first one is trained unless `primary` says so."
     )
@@ -105,6 +112,27 @@ class Study(Section):
     )
 
     @model_validator(mode="after")
+    def _check_inputs(self) -> Study:
+        try:
+            _ = self.inputs
+        except ValidationError as error:
+            raise ValueError(
+                "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors())
+            ) from None
+        dated = [one.name for one in event_endpoints(self.endpoints)]
+        if dated and self.events is None:
+            raise ValueError(
+                f"endpoints: {', '.join(dated)} come from events, and there is no `events` section that says where they lie"
+            )
+        tabled = [one.name for one in table_endpoints(self.endpoints)]
+        if tabled and not self.sources:
+            raise ValueError(
+                f"endpoints: {', '.join(tabled)} come from columns of a table, and there is no source. Give the source, or "
+                "say how the endpoint follows from events: kind: first_event or best_response"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_names(self) -> Study:
         names = [endpoint.name for endpoint in self.endpoints]
         if len(set(names)) != len(names):
@@ -118,8 +146,8 @@ class Study(Section):
         unknown = {one.concept for one in self.features.events} - set(self.events.concepts if self.events else ())
         if unknown:
             raise ValueError(f"features.events: no concept is named {', '.join(sorted(unknown))}; see events.concepts")
-        first = self.sources[0]
-        if self.events is not None and first.index_time is None and first.asked_at is None:
+        first = self.sources[0] if self.sources and self.decisions is None else None
+        if self.events is not None and first is not None and first.index_time is None and first.asked_at is None:
             raise ValueError(
                 "events need the moment of each decision: name its column as `index_time` of the first source"
             )
@@ -131,7 +159,7 @@ class Study(Section):
     @property
     def inputs(self) -> Inputs:
         """The part that travels inside the model."""
-        return Inputs(sources=self.sources, events=self.events)
+        return Inputs(sources=self.sources, events=self.events, decisions=self.decisions)
 
     @property
     def endpoint(self) -> Endpoint:

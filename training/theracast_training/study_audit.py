@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from theracast_data.audit import AuditReport, Finding, audit
 from theracast_data.audit.findings import plural
+from theracast_data.audit.section import OutcomeCodes
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.decided import decided_rows
+from theracast_data.decisions.section import FirstEvent, NextLine
+from theracast_data.endpoints import event_endpoints, is_binary
 from theracast_data.errors import CohortError
 from theracast_data.events.access import KEY
 from theracast_data.events.schema import empty_events
+from theracast_data.sources import Inputs
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
@@ -25,7 +29,7 @@ from theracast_models.preprocess import LinearInputs
 from theracast_training.search import cut_folds
 from theracast_training.splits import Folds, make_folds
 from theracast_training.study import Study
-from theracast_training.target import Target, binary_target
+from theracast_training.target import Target, binary_endpoint, binary_target
 
 MOST_DECISIONS, MOST_EVENTS = 2_000, 1_000_000
 """Beyond this the features are made anew, and the preprocessing fitted anew, for a part of the decisions only."""
@@ -50,7 +54,7 @@ def audit_study(study: Study, cohort: Cohort, *, table: FeatureTable | None = No
         external=study.validation.external,
         endpoints=study.endpoints,
         accept=study.accept,
-        outcomes=study.outcome_codes,
+        outcomes=_outcome_codes(study),
         made=made,
     )
 
@@ -64,12 +68,14 @@ def _made_findings(study: Study, cohort: Cohort, table: FeatureTable | None) -> 
     table = build_features(cohort, section) if table is None else table
     persons = _persons(cohort)
     sample, events = _sample(cohort)
-    findings = check_future_rows(events, _persons(cohort.take(sample)).assign(row=sample), _Builder(cohort, section))
+    findings = check_future_rows(
+        events, _persons(cohort.take(sample)).assign(row=sample), _Builder(cohort, section, study.inputs)
+    )
     findings += check_identifiers(table.frame, persons)
     if len(sample) < len(cohort):
         findings.append(_partial(len(sample), len(cohort), events.num_rows))
-    if isinstance(study.endpoint, BinaryEndpoint):
-        target = binary_target(cohort, study.endpoint)
+    if is_binary(study.endpoint):
+        target = binary_target(cohort, binary_endpoint(study.endpoint))
         findings += check_site_proxy(table.frame, persons, target.y)
         learn = np.intersect1d(np.flatnonzero(cohort.decisions["site"].isin(sites)), target.known)
         findings += _fold_findings(study, table.take(learn), target.take(learn), persons.iloc[learn])
@@ -77,18 +83,50 @@ def _made_findings(study: Study, cohort: Cohort, table: FeatureTable | None) -> 
 
 
 class _Builder:
-    """The features of a cohort, made by the code of the training from any events."""
+    """Attributes and features of a cohort, made by the code of the training from any events."""
 
-    def __init__(self, cohort: Cohort, section: FeatureSection) -> None:
+    def __init__(self, cohort: Cohort, section: FeatureSection, inputs: Inputs) -> None:
         self._cohort = cohort
         self._section = section
+        self._inputs = inputs
 
     def __call__(self, events: pa.Table, asked: pd.DataFrame) -> pd.DataFrame:
         """Return the features of the decisions at the positions `row`."""
         part = self._cohort.take(asked["row"])
         assert part.events is not None
         part = replace(part, events=replace(part.events, shards=lambda: iter([events])))
+        if self._inputs.decisions is not None:
+            part = self._with_attributes(part)
         return build_features(part, self._section).frame
+
+    def _with_attributes(self, part: Cohort) -> Cohort:
+        """Return the decisions with the attributes that these events say; where they make no decision, those it has."""
+        assert part.events is not None
+        made = decided_rows(self._inputs, (), part.events, store="events")
+        place = pd.MultiIndex.from_frame(made.decisions[["subject_id", "index_time"]])
+        asked = pd.MultiIndex.from_frame(part.decisions[["subject_id", "index_time"]])
+        rows = place.get_indexer(asked)
+        values = {
+            name: pd.Series(column[rows], dtype=part.values[name].dtype).where(rows >= 0, part.values[name])
+            for name, column in made.values.items()
+        }
+        return replace(part, values=part.values.assign(**values))
+
+
+def _outcome_codes(study: Study) -> list[OutcomeCodes]:
+    """Return what the study says of its outcomes in events, and the events of its endpoints of which it says nothing."""
+    said = {one.name for one in study.outcome_codes}
+    concepts = study.events.concepts if study.events is not None else {}
+    own = []
+    for endpoint in event_endpoints(study.endpoints):
+        if isinstance(endpoint, FirstEvent) and endpoint.name not in said:
+            named = [
+                one for one in endpoint.events if not isinstance(one, NextLine) and not one.texts and not one.value
+            ]
+            codes = [code for one in named for code in (concepts[one.concept].codes if one.concept else one.codes)]
+            if codes:
+                own.append(OutcomeCodes(name=endpoint.name, codes=tuple(codes)))
+    return [*study.outcome_codes, *own]
 
 
 def _fold_findings(study: Study, table: FeatureTable, target: Target, persons: pd.DataFrame) -> list[Finding]:

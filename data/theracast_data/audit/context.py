@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint, Endpoint, TimeToEventEndpoint
+from theracast_data.endpoints import BinaryEndpoint, Endpoint, TimeToEventEndpoint, as_table_endpoint
 from theracast_data.sources import Kind, OneHotSpec
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class AuditContext:
     ) -> AuditContext:
         """Return the context; without named development sites, all that are not external."""
         named = tuple(development) or tuple(site for site in cohort.sites if site not in set(external))
-        return cls(named, tuple(external), tuple(endpoints))
+        return cls(named, tuple(external), tuple(as_table_endpoint(one) for one in endpoints))
 
     @property
     def binary(self) -> list[BinaryEndpoint]:
