@@ -119,7 +119,9 @@ def _add_data_verbs(verb: _AddVerb) -> None:
     fetch.add_argument("name", metavar="NAME", help="e.g. icb")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
     _overwrite(fetch)
-    demo = verb("demo", "demo:demo", "make a synthetic cohort and run check, train, register, score and report on it")
+    demo = verb(
+        "demo", "demo:demo", "make a synthetic cohort and run ingest, check, train, register, score and report on it"
+    )
     demo.add_argument(
         "--to", type=Path, default=Path("demo"), metavar="DIR", help="where the outputs go (default demo)"
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from theracast_data.errors import SchemaError
-from theracast_data.events.access import EVENTS_COLUMN
+from theracast_data.events.access import EVENTS_COLUMN, cells_of_events
 from theracast_data.events.report import IngestReport
 from theracast_models.response_model import ResponseModel
 
@@ -34,14 +34,7 @@ def rows_of_bundle(bundle: Mapping[str, Any], model: ResponseModel) -> tuple[lis
         f"{count} x {kind} not understood: {reason} (first: {report.first[kind, reason]})."
         for (kind, reason), count in report.refused.items()
     ]
-    frame = events.to_pandas()
-    if not len(frame):
+    if not events.num_rows:
         raise SchemaError(f"the bundle tells of no patient that could be read. {' '.join(told)}".strip())
-    for name in ("time", "available_time"):
-        frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%f").astype(object).where(frame[name].notna(), None)
-    frame = frame.astype(object).where(frame.notna(), None)
     subject = model.inputs.tables[0].subject
-    return [
-        {subject: patient, EVENTS_COLUMN: own.drop(columns="subject_id").to_dict("records")}
-        for patient, own in frame.groupby("subject_id", sort=False)
-    ], told
+    return [{subject: patient, EVENTS_COLUMN: own} for patient, own in cells_of_events(events).items()], told

@@ -48,8 +48,8 @@ events:
     ldh: {codes: [demo_lab//LDH], unit: U/L, plausible: [30, 20000]}
     tmb: {codes: [LOINC//94076-7], modality: genomic, unit: "{mutations}/Mb"}
     steps: {codes: [wearable//steps], modality: wearable, unit: "{steps}"}
-    record: {codes: [demo//record-number], modality: clinical}
-    analyser: {codes: [demo//analyser], modality: clinical}
+    record: {codes: [theracast-demo//record-number], modality: clinical}
+    analyser: {codes: [theracast-demo//analyser], modality: clinical}
 features:
   events:
     - {concept: albumin, windows: [90d], aggregates: [last, slope]}
@@ -68,7 +68,10 @@ endpoints:
     not_evaluable_as: negative
 validation: {development: [Northfield, Harbour], external: [Lakeside], scheme: {outer: 3, inner: 3}}
 outcome_codes:
-  - {name: progression, codes: [LOINC//97509-4], synonyms: [demo//clinical-progression], follow_up: [demo//hospice]}
+  - name: progression
+    codes: [LOINC//97509-4]
+    synonyms: [theracast-demo//clinical-progression]
+    follow_up: [theracast-demo//hospice]
 """
 
 
@@ -139,11 +142,11 @@ def missing_available_time(place: Place, _: pytest.MonkeyPatch) -> None:
 
 
 def after_death(place: Place, _: pytest.MonkeyPatch) -> None:
-    place.add(place.rows("demo//visit", days=4000, count=60))
+    place.add(place.rows("theracast-demo//visit", days=4000, count=60))
 
 
 def before_birth(place: Place, _: pytest.MonkeyPatch) -> None:
-    place.add(place.rows("demo//visit", days=-40_000))
+    place.add(place.rows("theracast-demo//visit", days=-40_000))
 
 
 def outcome_in_lookback(place: Place, _: pytest.MonkeyPatch) -> None:
@@ -151,11 +154,11 @@ def outcome_in_lookback(place: Place, _: pytest.MonkeyPatch) -> None:
 
 
 def synonym_in_lookback(place: Place, _: pytest.MonkeyPatch) -> None:
-    place.add(place.rows("demo//clinical-progression"))
+    place.add(place.rows("theracast-demo//clinical-progression"))
 
 
 def follow_up_in_lookback(place: Place, _: pytest.MonkeyPatch) -> None:
-    place.add(place.rows("demo//hospice"))
+    place.add(place.rows("theracast-demo//hospice"))
 
 
 def duplicated_export(place: Place, _: pytest.MonkeyPatch) -> None:
@@ -174,11 +177,11 @@ def unit_without_conversion(place: Place, _: pytest.MonkeyPatch) -> None:
 def running_number(place: Place, _: pytest.MonkeyPatch) -> None:
     count = len(place.truth.decisions)
     number = np.random.default_rng(3).permutation(count) + 70_000.0
-    place.add(place.rows("demo//record-number", count=count).assign(numeric_value=number))
+    place.add(place.rows("theracast-demo//record-number", count=count).assign(numeric_value=number))
 
 
 def mark_of_one_hospital(place: Place, _: pytest.MonkeyPatch) -> None:
-    rows = place.rows("demo//analyser", count=len(place.truth.decisions))
+    rows = place.rows("theracast-demo//analyser", count=len(place.truth.decisions))
     place.add(rows[(place.truth.decisions["site"] == "Lakeside").to_numpy()])
 
 

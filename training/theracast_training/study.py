@@ -53,6 +53,16 @@ class SearchSection(Section):
     replicates: int = Field(40, ge=10, description="Bootstrap refits behind the interval of each probability.")
 
 
+class BaselineSection(Section):
+    """A published score to compare with, and where its inputs are."""
+
+    score: str = Field(description="Name of the score, e.g. loris.")
+    inputs: dict[str, str] = Field(
+        {},
+        description="Input to a feature without its prefix, where the names differ, e.g. {albumin: albumin.last.90d}.",
+    )
+
+
 class GateSection(Section):
     """What a version must show before it may become champion; what is not given comes from mlflow/gates.yaml."""
 
@@ -101,7 +111,9 @@ class Study(Section):
     features: FeatureSection = Field(FeatureSection())
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
-    baselines: tuple[str, ...] = Field((), description="Published scores to compare with, e.g. [loris].")
+    baselines: tuple[str | BaselineSection, ...] = Field(
+        (), description="Published scores to compare with, e.g. [loris]."
+    )
     gates: GateSection = Field(GateSection())
     report: ReportSection = Field(ReportSection())
     accept: tuple[Acceptance, ...] = Field(
@@ -160,6 +172,11 @@ class Study(Section):
     def inputs(self) -> Inputs:
         """The part that travels inside the model."""
         return Inputs(sources=self.sources, events=self.events, decisions=self.decisions)
+
+    @property
+    def published(self) -> tuple[BaselineSection, ...]:
+        """The baselines, each with its inputs."""
+        return tuple(one if isinstance(one, BaselineSection) else BaselineSection(score=one) for one in self.baselines)
 
     @property
     def endpoint(self) -> Endpoint:

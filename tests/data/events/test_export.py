@@ -30,8 +30,8 @@ NUMBERS = {
     "bmi": "LOINC//39156-5",
     "tmb": "LOINC//94076-7",
     "pdl1_tps": "LOINC//83053-9",
-    "tumour_volume": "demo//tumour-volume",
-    "sum_of_diameters": "demo//sum-of-diameters",
+    "tumour_volume": "theracast-demo//tumour-volume",
+    "sum_of_diameters": "theracast-demo//sum-of-diameters",
     "ecog": "LOINC//89247-1",
     "fatigue": "QLQ-C30//FA",
     "quality_of_life": "QLQ-C30//QL2",
@@ -39,10 +39,10 @@ NUMBERS = {
 WORDS = {
     "stage": ("LOINC//21908-9", {"III": "AJCC//III", "IV": "AJCC//IV"}),
     "driver_mutation": (
-        "demo//driver-mutation",
-        {name: f"demo//{name}" for name in ("none", "KRAS", "BRAF", "other")},
+        "theracast-demo//driver-mutation",
+        {name: f"theracast-demo//{name}" for name in ("none", "KRAS", "BRAF", "other")},
     ),
-    "msi": ("LOINC//81695-9", {0.0: "demo//MSS", 1.0: "demo//MSI-H"}),
+    "msi": ("LOINC//81695-9", {0.0: "theracast-demo//MSS", 1.0: "theracast-demo//MSI-H"}),
 }
 
 
@@ -205,7 +205,7 @@ def test_earlier_therapy_tells_lines_from_adjuvant_treatment(truth: Truth, event
 def test_deaths_and_last_contacts_are_those_of_the_truth(truth: Truth, events: pd.DataFrame) -> None:
     """To the day, and nothing happens after them."""
     index_time = truth.decisions.set_index("subject_id")["index_time"]
-    ends = events[events["code"].isin(["MEDS_DEATH", "demo//last-contact"])].set_index("subject_id")
+    ends = events[events["code"].isin(["MEDS_DEATH", "theracast-demo//last-contact"])].set_index("subject_id")
     assert ends.index.is_unique
     days = (ends["time"] - index_time).dt.days
     pd.testing.assert_series_equal(
@@ -221,7 +221,7 @@ def test_progression_and_best_response_are_those_of_the_truth(truth: Truth, even
     """By RECIST rules written out here, on the status after the decision."""
     patients, outcomes = truth.decisions["subject_id"], truth.outcomes.set_axis(truth.decisions["subject_id"])
     index_time = truth.decisions.set_index("subject_id")["index_time"]
-    status = events[events["code"].isin(["LOINC//97509-4", "demo//clinical-progression"])]
+    status = events[events["code"].isin(["LOINC//97509-4", "theracast-demo//clinical-progression"])]
     status = status.assign(day=(status["time"] - status["subject_id"].map(index_time)).dt.days)
     assert (status["day"] > 0).all()
     worse = status[status["text_value"] == "SNOMED//271299001"].set_index("subject_id")
@@ -241,7 +241,7 @@ def test_progression_and_best_response_are_those_of_the_truth(truth: Truth, even
 
 
 def test_lesions_shrink_and_grow_as_the_status_says(truth: Truth, events: pd.DataFrame) -> None:
-    own = events[events["code"] == "demo//sum-of-diameters"].sort_values("time")
+    own = events[events["code"] == "theracast-demo//sum-of-diameters"].sort_values("time")
     per_patient = own.groupby("subject_id")["numeric_value"].agg(["first", "min", "size"])
     outcomes = truth.outcomes.set_axis(truth.decisions["subject_id"])
     share = (per_patient["min"] / per_patient["first"])[per_patient["size"] > 1]
