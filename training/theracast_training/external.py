@@ -101,12 +101,12 @@ def evaluate_file(
     elif study is not None:
         cohort = read_cohort(inputs, [endpoint], base=base or Path())
     else:
-        raise SchemaError("there is nothing to judge the model on. Give FILE, or --study with a study that has its own data.")
+        raise SchemaError(
+            "there is nothing to judge the model on. Give FILE, or --study with a study that has its own data."
+        )
     if study is not None:
         cohort = _as_the_model_names_them(cohort, model)
-    return evaluate_cohort(
-        model, cohort, endpoint=endpoint, thresholds=thresholds, bootstrap=bootstrap, seed=seed
-    )
+    return evaluate_cohort(model, cohort, endpoint=endpoint, thresholds=thresholds, bootstrap=bootstrap, seed=seed)
 
 
 def inputs_elsewhere(model: ResponseModel, study: Study) -> Inputs:

@@ -87,7 +87,8 @@ class Study(Section):
     )
     question: str = Field(description="The question in a sentence.")
     sources: tuple[TableSource, ...] = Field(
-        (), description="Tables. The first one's rows are the decisions, unless `decisions` says how they follow from events."
+        (),
+        description="Tables. The first one's rows are the decisions, unless `decisions` says how they follow from events.",
     )
     events: EventSection | None = Field(None, description="Dated facts of the patients, and their concepts.")
     decisions: DecisionSection | None = Field(
