@@ -115,7 +115,10 @@ def _attribute_steps(column: str, inputs: Inputs) -> list[str]:
     }[attribute.take]
     unit = inputs.meanings[column]
     shown = f", in {unit.unit}" if isinstance(unit, ColumnSpec) and unit.unit and attribute.take == "number" else ""
-    steps = [f"{column}: {what} of the codes {codes}{shown}", "seen: those up to the decision that were available by then"]
+    steps = [
+        f"{column}: {what} of the codes {codes}{shown}",
+        "seen: those up to the decision that were available by then",
+    ]
     if attribute.levels:
         steps.append("called: " + ", ".join(f"{found} {level}" for found, level in attribute.levels.items()))
     if attribute.missing is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from theracast_data.events.access import KEY
 from theracast_features.specs import FeatureTable
 from theracast_models.logodds import Floats, LogOddsModel
 
@@ -17,8 +18,13 @@ Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 def patient_numbers(decisions: pd.DataFrame) -> NDArray[np.intp]:
-    """Return (n,) the same number for decisions of one patient: the same subject at the same site."""
-    keys = decisions["site"].astype(str) + "\x1f" + decisions["subject_id"].astype(str)
+    """Return (n,) the same number for decisions of one patient: the same subject at the same site.
+
+    Where events are found by the subject alone, a patient who moved to another hospital stays the same patient.
+    """
+    keys = decisions["subject_id"].astype(str)
+    if KEY not in decisions or not (decisions[KEY].astype(str) == keys).all():
+        keys = decisions["site"].astype(str) + "\x1f" + keys
     _, numbers = np.unique(keys.to_numpy(dtype=object).astype(str), return_inverse=True)
     return numbers.astype(np.intp)
 

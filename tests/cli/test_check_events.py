@@ -186,11 +186,11 @@ def mark_of_one_hospital(place: Place, _: pytest.MonkeyPatch) -> None:
 
 
 def patient_moved_between_hospitals(place: Place, _: pytest.MonkeyPatch) -> None:
-    """Ten patients are in the sheets of two hospitals: one person, two decisions."""
+    """Ten patients are in the sheets of two hospitals, in small letters in one of them: one person, two decisions."""
     book = openpyxl.load_workbook(place.folder / "clinic.xlsx")
     rows = list(book["Northfield"].iter_rows(min_row=2, max_row=11, values_only=True))
     for row in rows:
-        book["Harbour"].append(row)
+        book["Harbour"].append([str(row[0]).lower(), *row[1:]])
     book.save(place.folder / "clinic.xlsx")
 
 

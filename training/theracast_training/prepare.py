@@ -91,7 +91,9 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     require_both_outcomes(target.take(learn), where=f"development ({', '.join(sites)})")
     section = resolve_section(study.features, cohort.at(sites))
     table = build_features(cohort, section)
-    external = {name: np.flatnonzero((site == name) & known) for name in study.validation.external}
+    patients = patient_numbers(cohort.decisions)
+    unseen = known & ~np.isin(patients, patients[learn])  # who was at a development site too judges nothing
+    external = {name: np.flatnonzero((site == name) & unseen) for name in study.validation.external}
     logger.info("%d decisions, %d of them develop the model", len(cohort), len(learn))
     return Prepared(
         study=study,

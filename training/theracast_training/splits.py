@@ -66,7 +66,11 @@ def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> 
         fold_of[str(site)] = lightest
         loads[lightest] += load
     fold = decisions["site"].astype("str").map(fold_of).to_numpy()
-    return _with_both_outcomes([(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(number)], y)
+    patients = patient_numbers(decisions)
+    moved = [np.isin(patients, patients[fold == k]) for k in range(number)]  # a patient may have been at several sites
+    return _with_both_outcomes(
+        [(np.flatnonzero((fold != k) & ~moved[k]), np.flatnonzero(fold == k)) for k in range(number)], y
+    )
 
 
 def _by_time(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:

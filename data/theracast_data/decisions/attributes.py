@@ -48,7 +48,7 @@ def type_attributes(
     """
     values: dict[str, npt.NDArray[Any]] = {}
     notes: list[ReadingNote] = []
-    for name, attribute in attributes.items():
+    for name in attributes:
         spec = specs[name]
         assert isinstance(spec, ColumnSpec)
         typed = type_column(cells[name], spec, missing=())
@@ -135,9 +135,7 @@ def _visible(
     return decision[visible], found[visible]
 
 
-def _numbers(
-    selection: Selection, section: AttributeSection, event: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
+def _numbers(selection: Selection, section: AttributeSection, event: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """Return the numbers of these events in the attribute's unit, NaN where it is not known or not possible."""
     if not isinstance(section, AttributeColumn):
         return selection.arrays.number[event]
