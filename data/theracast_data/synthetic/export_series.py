@@ -53,7 +53,7 @@ def lab_results(truth: Truth, rng: np.random.Generator) -> pd.DataFrame:
                 }
             )
             parts.append(part[taken & np.isfinite(numbers) & (draw < _seen_days(truth))])
-    results = pd.concat(parts, ignore_index=True)
+    results: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return results.iloc[rng.permutation(len(results))].reset_index(drop=True)
 
 
