@@ -15,8 +15,10 @@ import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pytest
+import yaml
 
 from theracast.main import main
+from theracast_data.decisions import trigger
 from theracast_data.events.ingest import ingest, read_spec
 from theracast_data.events.schema import COLUMNS, EVENT_SCHEMA
 from theracast_data.events.store import EventStore, SourceRecord
@@ -261,6 +263,44 @@ def test_a_planted_leak_is_found(
     others = {one["check"] for one in report["findings"]} - {check}
     # The tables know the moved patients too, as one patient at two sites.
     assert others <= ({"same-patient-at-two-sites"} if plant is patient_moved_between_hospitals else set())
+
+
+@pytest.fixture
+def decided(place: Place, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The study of the demonstration, whose decisions, attributes and outcomes come from events."""
+    monkeypatch.setenv("THERACAST_DATA", str(place.folder))
+    study = yaml.safe_load((repository / "studies" / "demo.yaml").read_text(encoding="utf-8"))
+    study["decisions"]["attributes"]["diameters"] = {"concept": "sum_of_diameters", "take": "number"}
+    place.study.write_text(yaml.safe_dump(study), encoding="utf-8")
+    return place
+
+
+def test_a_study_of_events_alone_raises_nothing(decided: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    _, report = decided.check(capsys)
+    assert [one for one in report["findings"] if one["check"] != "outcome-missing"] == []
+
+
+def test_an_attribute_that_sees_ahead_is_found(
+    decided: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = trigger.attribute_cells
+
+    def late(selection: Any, attribute: Any, subject: Any, index: Any) -> Any:
+        return cells(selection, attribute, subject, index + 90 * 86_400_000_000)
+
+    monkeypatch.setattr(trigger, "attribute_cells", late)
+    _, report = decided.check(capsys)
+    found = {one["column"] for one in report["findings"] if one["check"] == "needs-the-future"}
+    assert found == {"clin.diameters"}, "no other attribute has events after the decision"
+
+
+def test_an_endpoint_of_events_is_looked_for_before_the_decision(
+    decided: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a word in the study: the codes of a first event are those of its outcome."""
+    decided.add(decided.rows("theracast-demo//clinical-progression"))
+    _, report = decided.check(capsys)
+    assert ("outcome-in-lookback", "pfs") in {(one["check"], one["column"]) for one in report["findings"]}
 
 
 def test_a_finding_is_accepted_with_a_reason_and_stands_on_the_page(
