@@ -177,7 +177,7 @@ def test_the_order_and_the_result_do_not_hang_on_the_shards(tmp_path: Path) -> N
     rows = hospital(2)
     (tmp_path / "one").mkdir(), (tmp_path / "many").mkdir()
     one = from_store(rows, tmp_path / "one", shards=1)
-    many = from_store(rows[::-1], tmp_path / "many", shards=8)
+    many = from_store(rows[::-1], tmp_path / "many", shards=64)
     same(one, many)
     assert one.attrition == many.attrition
     assert one.notes == many.notes
@@ -373,7 +373,7 @@ def test_an_attribute_that_cannot_be_a_column_is_refused(attribute: dict[str, An
 def test_names_and_places_are_checked() -> None:
     with pytest.raises(ValueError, match="the decisions have columns of the name landmark already"):
         inputs_of(decisions=DECISIONS | {"attributes": {"landmark": {"codes": ["X"]}}})
-    with pytest.raises(ValueError, match="'age' is used in sources decisions.attributes and 0"):
+    with pytest.raises(ValueError, match=r"'age' is used in sources decisions\.attributes and 0"):
         inputs_of(sources=[{"path": "t.csv", "subject": "id", "columns": {"Age": {}}}])
     with pytest.raises(ValueError, match="the study needs an `events` section"):
         inputs_of(events=None)
