@@ -304,6 +304,13 @@ def test_what_the_study_would_not_have_asked_is_said(
     assert scored.decisions["treatment"].tolist() == (["drug A"] if begun else [np.nan]) or not begun
 
 
+def test_a_moment_that_cannot_be_read_is_said() -> None:
+    frame = pd.DataFrame({"subject_id": ["one"], "index_time": ["01/03/2024"], "events": [[ALBUMIN]]})
+    notes = {note.kind: note for note in cohort_from_frame(frame, inputs_of()).notes}
+    assert notes["asked-now"].rows == (0,)
+    assert "asked as of the latest fact" in notes["asked-now"].message
+
+
 def test_a_row_without_events_is_missing_everywhere_and_nothing_breaks() -> None:
     scored = cohort_from_frame(pd.DataFrame({"subject_id": ["one"], "age": [50]}), inputs_of())
     assert scored.values["age"].tolist() == [50.0]
