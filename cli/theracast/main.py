@@ -161,6 +161,11 @@ def _add_scoring_verbs(verb: _AddVerb) -> None:
     score.add_argument(
         "--site", metavar="SITE", help="where the patients are treated, for units and validation by site"
     )
+    score.add_argument(
+        "--index-time",
+        metavar="TIME",
+        help="when a FHIR bundle is asked about, as 2024-05-31T08:30; else its latest fact",
+    )
     where = score.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="FILE", help="CSV, Parquet or JSON, by its ending")
     where.add_argument("--json", action="store_true", help="one JSON object on stdout")

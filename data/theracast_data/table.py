@@ -230,6 +230,10 @@ def _with_given_events(cohort: Cohort, frame: pd.DataFrame, inputs: Inputs, endp
         ReadingNote("unreadable-value", EVENTS_COLUMN, None, (row,), f"{EVENTS_COLUMN}: {fault}")
         for row, fault in faults.items()
     )
+    misread = [row for note in cohort.notes if note.column == "index_time" for row in note.rows]
+    if misread:
+        message = "The moment of the question could not be read; it is asked as of the latest fact."
+        notes = (*notes, ReadingNote("asked-now", EVENTS_COLUMN, None, tuple(misread), message))
     cohort = replace(cohort, decisions=keyed, events=given_events(events, concepts), notes=(*cohort.notes, *notes))
     if inputs.decisions is not None:
         cohort = with_asked_events(cohort, events, inputs)

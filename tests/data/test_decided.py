@@ -177,7 +177,7 @@ def test_the_order_and_the_result_do_not_hang_on_the_shards(tmp_path: Path) -> N
     rows = hospital(2)
     (tmp_path / "one").mkdir(), (tmp_path / "many").mkdir()
     one = from_store(rows, tmp_path / "one", shards=1)
-    many = from_store(rows[::-1], tmp_path / "many", shards=8)
+    many = from_store(rows[::-1], tmp_path / "many", shards=64)
     same(one, many)
     assert one.attrition == many.attrition
     assert one.notes == many.notes
@@ -304,6 +304,13 @@ def test_what_the_study_would_not_have_asked_is_said(
     assert scored.decisions["treatment"].tolist() == (["drug A"] if begun else [np.nan]) or not begun
 
 
+def test_a_moment_that_cannot_be_read_is_said() -> None:
+    frame = pd.DataFrame({"subject_id": ["one"], "index_time": ["01/03/2024"], "events": [[ALBUMIN]]})
+    notes = {note.kind: note for note in cohort_from_frame(frame, inputs_of()).notes}
+    assert notes["asked-now"].rows == (0,)
+    assert "asked as of the latest fact" in notes["asked-now"].message
+
+
 def test_a_row_without_events_is_missing_everywhere_and_nothing_breaks() -> None:
     scored = cohort_from_frame(pd.DataFrame({"subject_id": ["one"], "age": [50]}), inputs_of())
     assert scored.values["age"].tolist() == [50.0]
@@ -373,7 +380,7 @@ def test_an_attribute_that_cannot_be_a_column_is_refused(attribute: dict[str, An
 def test_names_and_places_are_checked() -> None:
     with pytest.raises(ValueError, match="the decisions have columns of the name landmark already"):
         inputs_of(decisions=DECISIONS | {"attributes": {"landmark": {"codes": ["X"]}}})
-    with pytest.raises(ValueError, match="'age' is used in sources decisions.attributes and 0"):
+    with pytest.raises(ValueError, match=r"'age' is used in sources decisions\.attributes and 0"):
         inputs_of(sources=[{"path": "t.csv", "subject": "id", "columns": {"Age": {}}}])
     with pytest.raises(ValueError, match="the study needs an `events` section"):
         inputs_of(events=None)

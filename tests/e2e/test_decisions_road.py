@@ -194,6 +194,19 @@ def test_a_bundle_and_its_events_are_one_and_the_same_question(asked: Any, tmp_p
     answer = place.json("score", "asked", bundle)["rows"][0]
     assert answer["subject_id"] == patient
     assert any("day 21" in warning for warning in answer["warnings"]), "all of it is known, long after the first dose"
+    first = next(one for one in resources if one["id"] == f"{patient}-cycle1-1")
+    moment = pd.Timestamp(first["effectivePeriod"]["start"]).tz_convert("UTC").tz_localize(None)
+    rows = tmp_path / "rows.json"
+    events = _events(place)
+    exported = events[~events["code"].str.startswith("lab//")]  # the laboratory is no part of the bundle
+    rows.write_text(json.dumps([_row(exported, patient, index_time="2019-03-08T10:00")]), encoding="utf-8")
+    assert pd.Timestamp(first["effectivePeriod"]["start"]).tz_localize(None) == pd.Timestamp("2019-03-08T10:00")
+    by_rows = place.json("score", "asked", rows)["rows"][0]
+    by_bundle = place.json("score", "asked", bundle, "--index-time", moment.isoformat())["rows"][0]
+    assert by_bundle["contributions"] == pytest.approx(by_rows["contributions"], abs=0.02), "on UTC: an hour off"
+    assert not any("day 21" in warning for warning in by_bundle["warnings"])
+    refused = place.run("score", "asked", bundle, "--index-time", "8.3.2019", code=1)
+    assert "index_time is no moment" in refused.stderr
     before = [one for one in resources if one["resourceType"] == "Patient"]
     bundle.write_text(
         json.dumps({"resourceType": "Bundle", "type": "collection", "entry": [{"resource": one} for one in before]})
