@@ -103,9 +103,12 @@ class _Builder:
         """Return the decisions with the attributes that these events say; where they make no decision, those it has."""
         assert part.events is not None
         made = decided_rows(self._inputs, (), part.events, store="events")
-        place = pd.MultiIndex.from_frame(made.decisions[["subject_id", "index_time"]])
-        asked = pd.MultiIndex.from_frame(part.decisions[["subject_id", "index_time"]])
-        rows = place.get_indexer(asked)
+        # Two landmarks of one patient may fall on one moment; what is known then is the same.
+        keys = ["subject_id", "index_time"]
+        first = np.flatnonzero(~made.decisions.duplicated(keys))
+        place = pd.MultiIndex.from_frame(made.decisions[keys].iloc[first])
+        found = place.get_indexer(pd.MultiIndex.from_frame(part.decisions[keys]))
+        rows = np.where(found >= 0, first[found], -1)
         values = {
             name: pd.Series(column[rows], dtype=part.values[name].dtype).where(rows >= 0, part.values[name])
             for name, column in made.values.items()
