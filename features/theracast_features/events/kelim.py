@@ -36,8 +36,10 @@ from theracast_features.specs import FeatureSpec, feature_name
 
 Floats = NDArray[np.float64]
 PARAMETERS = ("kelim", "kprod", "beta", "rate", "a50", "start")
-_MAX_STEP = 2.0  # d; between moments the model is smooth, and three points of Gauss a step give ten digits
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
+_MAX_STEP = (
+    2.0  # d; between moments the model is smooth: five points of Gauss a step give eight digits up to a rate of 1/d
+)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 _LARGEST = 60.0  # logarithms beyond it are no concentrations; the prior leads back from there
 _STEPS = 200
 

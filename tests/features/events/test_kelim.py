@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,24 +35,22 @@ def population(residual: float = 0.15, **spreads: float) -> KelimPopulation:
     return KelimPopulation.model_validate({"source": "invented for tests", "residual_sd_log": residual, **own})
 
 
-def test_the_model_is_its_differential_equation() -> None:
+@pytest.mark.parametrize("parameters", [(0.06, 10.0, 0.005, 0.05, 0.3, 300.0), (0.9, 400.0, 0.03, 0.2, 2.0, 20.0)])
+def test_the_model_is_its_differential_equation(parameters: tuple[float, ...]) -> None:
     """Dose by dose with a high-order solver, also where elimination is fast and production outgrows it."""
     days = np.array([0.0, 12.5, 21.0, 42.5, 63.0, 100.0])
-    for parameters in ([0.06, 10.0, 0.005, 0.05, 0.3, 300.0], [0.9, 400.0, 0.03, 0.2, 2.0, 20.0]):
-        kelim, kprod, beta, rate, a50, start = parameters
-        level = {0.0: start}
-        edges = np.unique(np.concatenate([days, DOSES]))
-        for begin, end in zip(edges[:-1], edges[1:], strict=True):
-            given = DOSES[begin >= DOSES]
+    kelim, kprod, beta, rate, a50, start = parameters
 
-            def change(t: float, c: Floats, given: Floats = given) -> Any:
-                amount = np.exp(-rate * (t - given)).sum()
-                return kprod * np.exp(beta * t) / (1 + amount / a50) - kelim * c
+    def change(t: float, c: Floats, given: Floats) -> Floats:
+        amount = np.exp(-rate * (t - given)).sum()
+        return np.asarray(kprod * np.exp(beta * t) / (1 + amount / a50) - kelim * c)
 
-            solved = solve_ivp(change, (begin, end), [level[begin]], method="DOP853", rtol=1e-11, atol=1e-11)
-            level[end] = float(solved.y[0, -1])
-        expected = [level[day] for day in days]
-        assert marker_course(days, DOSES, parameters) == pytest.approx(expected, rel=1e-6)
+    level = {0.0: start}
+    for begin, end in pairwise(np.unique(np.concatenate([days, DOSES]))):
+        given = DOSES[begin >= DOSES]
+        solved = solve_ivp(change, (begin, end), [level[begin]], method="DOP853", rtol=1e-12, atol=1e-12, args=(given,))
+        level[end] = float(solved.y[0, -1])
+    assert marker_course(days, DOSES, parameters) == pytest.approx([level[day] for day in days], rel=1e-8)
 
 
 def test_the_estimate_is_the_best_point_of_a_grid() -> None:
