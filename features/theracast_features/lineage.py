@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from theracast_data.cohort import Cohort
 from theracast_data.decisions.section import LANDMARK
 from theracast_data.errors import CohortError, StudyError
-from theracast_data.events.access import KEY
+from theracast_data.events.schema import empty_events
 from theracast_data.sources import ColumnSpec, Inputs, OneHotSpec, snake_case
-from theracast_features.build import build_features
-from theracast_features.events.section import EventFeatures, window_microseconds
+from theracast_features.build import build_features, event_builders
+from theracast_features.events.builder import EventBuilder, asked_decisions, shards_of
 from theracast_features.naming import nearest_name
 from theracast_features.section import FeatureSection
-from theracast_features.specs import FeatureSpec
+from theracast_features.specs import FeatureSpec, FeatureTable
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,21 @@ def feature_lineage(
     specs = {spec.name: spec for spec in table.catalogue}
     if name not in specs:
         raise StudyError(f"the study makes no feature {name!r}{nearest_name(name, specs)}.")
+    builders = event_builders(section, cohort.events) if section.reads_events and cohort.events is not None else []
+    makers = {spec.name: builder for builder in builders for spec in builder.catalogue}
+    events = _own_events(chosen) if makers and len(chosen) else empty_events()
     spec = specs[name]
-    source = next((one for one in section.events if one.concept in spec.columns), None)
-    if source is not None and spec.columns[0] not in cohort.columns:
-        steps = _event_steps(spec, cohort)
-        rows = tuple(_event_rows(spec, source, chosen, row, table.frame[name].iloc[row]) for row in range(len(chosen)))
-        return Lineage(spec, steps, rows)
+    if name in makers:
+        rows = _event_rows(name, makers[name], chosen, table, events)
+        return Lineage(spec, makers[name].steps(name), rows)
+    # A derived feature calls the features that it is made from by their names without prefix.
+    inputs_from_events = [one for one in makers if one.split(".", 1)[1] in spec.columns]
+    steps = [step for one in inputs_from_events for step in makers[one].steps(one)]
     rows = tuple(_table_row(spec, chosen, row, table.frame[name].iloc[row]) for row in range(len(chosen)))
-    return Lineage(spec, _table_steps(spec, inputs), rows)
+    for one in inputs_from_events:
+        made = _event_rows(one, makers[one], chosen, table, events)
+        rows += tuple((f"{one}: {title}", frame) for title, frame in made)
+    return Lineage(spec, (*steps, *_table_steps(spec, inputs)), rows)
 
 
 def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
@@ -153,41 +161,24 @@ def _table_row(spec: FeatureSpec, cohort: Cohort, row: int, value: object) -> tu
     return _title(cohort, row, value), cohort.values.loc[[row], known]
 
 
-def _event_steps(spec: FeatureSpec, cohort: Cohort) -> tuple[str, ...]:
-    assert cohort.events is not None
-    concept = cohort.events.concepts[spec.columns[0]]
-    unit = f", in {concept.unit}" if concept.unit else ""
-    *_, aggregate, window = spec.name.split(".")
-    since = "at any time" if window == "all" else f"in the {window}"
-    return (
-        f"{spec.columns[0]}: events of the codes {', '.join(concept.codes)}{unit}",
-        f"seen: those {since} up to the decision that were available by then",
-        f"aggregate: {aggregate}",
+def _own_events(cohort: Cohort) -> pa.Table:
+    """Return the events of the cohort's patients alone."""
+    keys = pa.array(asked_decisions(cohort)["subject_id"].unique().tolist(), pa.string())
+    return pa.concat_tables(
+        [empty_events(), *(shard.filter(pc.is_in(shard["subject_id"], value_set=keys)) for shard in shards_of(cohort))]
     )
 
 
 def _event_rows(
-    spec: FeatureSpec, source: EventFeatures, cohort: Cohort, row: int, value: object
-) -> tuple[str, pd.DataFrame]:
-    """Return the normalised events that the aggregate saw, oldest first."""
-    from theracast_data.events.normalise import concept_events
-
-    assert cohort.events is not None
-    key, asked = str(cohort.decisions[KEY].iloc[row]), cohort.decisions["index_time"].iloc[row]
-    concepts = {source.concept: cohort.events.concepts[source.concept]}
-    parts = []
-    for shard in cohort.events.shards():
-        own = shard.filter(pc.equal(shard["subject_id"], key))
-        if len(own):
-            normal, _ = concept_events(own, concepts)
-            parts.append(normal.to_pandas())
-    frame = pd.concat(parts) if parts else pd.DataFrame(columns=["time", "available_time", "code", "value"])
-    length = window_microseconds(spec.name.rsplit(".", 1)[1])
-    seen = (frame["time"] <= asked) & (frame["available_time"].fillna(frame["time"]) <= asked)
-    if length is not None:
-        seen &= frame["time"] > asked - pd.Timedelta(microseconds=length)
-    columns = [name for name in ("time", "available_time", "code", "numeric_value", "unit", "value") if name in frame]
-    return _title(cohort, row, value), frame.loc[seen, columns].sort_values("time", kind="stable")
+    name: str, builder: EventBuilder, cohort: Cohort, table: FeatureTable, events: pa.Table
+) -> tuple[tuple[str, pd.DataFrame], ...]:
+    """Return for each decision the events that its value was made from, without columns in which nothing stands."""
+    seen = builder.rows(name, events, asked_decisions(cohort))
+    told = []
+    for row in range(len(cohort)):
+        mine = seen[seen["decision"] == row].drop(columns=["subject_id", "decision", "index_time"])
+        told.append((_title(cohort, row, table.frame[name].iloc[row]), mine.dropna(axis=1, how="all")))
+    return tuple(told)
 
 
 def _title(cohort: Cohort, row: int, value: object) -> str:

@@ -151,13 +151,17 @@ class Study(Section):
             raise ValueError("two endpoints have the same name")
         if self.primary is not None and self.primary not in names:
             raise ValueError(f"primary: no endpoint is named {self.primary!r}; there are {', '.join(names)}")
-        if self.features.events and self.events is None:
-            raise ValueError("features.events: the study has no `events` section that says where they lie")
+        if self.features.reads_events and self.events is None:
+            keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
+            raise ValueError(f"{keys}: the study has no `events` section that says where they lie")
         if self.outcome_codes and self.events is None:
             raise ValueError("outcome_codes: the study has no `events` section in which they could be found")
-        unknown = {one.concept for one in self.features.events} - set(self.events.concepts if self.events else ())
+        known = self.events.concepts if self.events else {}
+        unknown = [
+            f"{key}: no concept is named {name}" for name, key in self.features.concepts.items() if name not in known
+        ]
         if unknown:
-            raise ValueError(f"features.events: no concept is named {', '.join(sorted(unknown))}; see events.concepts")
+            raise ValueError(f"{'; '.join(unknown)}; see events.concepts")
         first = self.sources[0] if self.sources and self.decisions is None else None
         if self.events is not None and first is not None and first.index_time is None and first.asked_at is None:
             raise ValueError(
