@@ -22,6 +22,7 @@ from theracast_data.table import read_cohort
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
+from theracast_features.wide import read_features
 from theracast_models.folds import patient_numbers
 from theracast_training.study import Study
 from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
@@ -69,12 +70,13 @@ class Prepared:
         return patient_numbers(self.table.decisions)
 
 
-def prepare(study: Study, *, base: Path) -> Prepared:
+def prepare(study: Study, *, base: Path, cache: Path | None = None) -> Prepared:
     """Return the data of a training.
 
     Args:
         study: the study.
         base: folder from which relative paths of the study count.
+        cache: folder for the features of events in parts, which `theracast features` shares; None: nothing is kept.
 
     Raises:
         TheracastError: what the readers, the features or the endpoint cannot accept.
@@ -100,13 +102,20 @@ def prepare(study: Study, *, base: Path) -> Prepared:
         audit=found,
         section=section,
         endpoint=endpoint,
-        table=build_features(cohort, section),
+        table=_features(cohort, section, cache=cache),
         target=target,
         sites=tuple(sites),
         learn=learn,
         external={name: rows for name, rows in external.items() if len(rows)},
         fingerprint=data_fingerprint(study, cohort, base=base),
     )
+
+
+def _features(cohort: Cohort, section: FeatureSection, *, cache: Path | None) -> FeatureTable:
+    """Return the features; those of events by shards, of which the cache has what was computed before."""
+    if cohort.events is None or cache is None:
+        return build_features(cohort, section)
+    return read_features(cohort, section, cache=cache)
 
 
 def data_fingerprint(study: Study, cohort: Cohort, *, base: Path) -> dict[str, Any]:

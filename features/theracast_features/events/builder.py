@@ -27,6 +27,7 @@ def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTab
     """
     if cohort.events is None:
         raise ValueError("the cohort was read without its events")
+    catalogue = event_catalogue(features, cohort.events.concepts)
     concepts = {one.concept: cohort.events.concepts[one.concept] for one in features}
     compute = _engine(cohort.events.engine)
     keys = cohort.decisions[KEY].astype("str")
@@ -47,9 +48,7 @@ def event_table(cohort: Cohort, features: Sequence[EventFeatures]) -> FeatureTab
         without = np.flatnonzero(waiting)
         parts.append(build(empty_events(), without).frame.set_axis(without))
     frame = parts[0] if len(parts) == 1 else pd.concat(parts).sort_index()
-    return FeatureTable(
-        frame=frame.reset_index(drop=True), catalogue=event_catalogue(features, concepts), decisions=cohort.decisions
-    )
+    return FeatureTable(frame=frame.reset_index(drop=True), catalogue=catalogue, decisions=cohort.decisions)
 
 
 def _engine(name: Literal["duckdb", "spark"]) -> Callable[..., FeatureTable]:
