@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -107,11 +105,3 @@ class FeatureTable:
     def modalities(self) -> list[Modality]:
         """Modalities in the order of the catalogue."""
         return list(dict.fromkeys(spec.modality for spec in self.catalogue))
-
-    def write(self, path: Path) -> None:
-        """Write the table as Parquet (keys first) and the catalogue beside it as `STEM.catalogue.json`."""
-        keyed = pd.concat([self.decisions[["subject_id", "index_time", "site"]], self.frame], axis=1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keyed.to_parquet(path, index=False)
-        catalogue = json.dumps([spec.to_json() for spec in self.catalogue], indent=1, ensure_ascii=False)
-        path.with_suffix(".catalogue.json").write_text(catalogue + "\n", encoding="utf-8")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -26,19 +28,68 @@ _TIMES = ("time", "available_time")
 _TEXTS = ("code", "text_value", "unit")
 
 
+class EventShards(Protocol):
+    """Events cut by patient into shards, each of which fits in memory; an `EventStore` is one."""
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        ...
+
+    def shards_of(self, subjects: Sequence[str], /) -> npt.NDArray[np.int64]:
+        """Return the shard in which the events of each patient lie, if there are any."""
+        ...
+
+    def read_shard(self, shard: int, /) -> pa.Table:
+        """Return all events of the shard's patients."""
+        ...
+
+    def shard_hash(self, shard: int, /) -> str:
+        """Return what changes with the events of the shard."""
+        ...
+
+
 @dataclass(frozen=True)
 class CohortEvents:
     """Events of the patients of a cohort.
 
     Attributes:
         concepts: name to concept.
-        shards: gives the events, whole patients at a time; `subject_id` is the `event_key` of the decisions.
+        source: gives the events, whole patients at a time; `subject_id` is the `event_key` of the decisions.
         engine: what computes features from them.
     """
 
     concepts: Mapping[str, Concept]
-    shards: Callable[[], Iterator[pa.Table]]
+    source: EventShards
     engine: Literal["duckdb", "spark"] = "duckdb"
+
+    def shards(self) -> Iterator[pa.Table]:
+        """Yield the events of each shard."""
+        for shard in range(self.source.shard_count):
+            yield self.source.read_shard(shard)
+
+
+@dataclass(frozen=True)
+class GivenEvents:
+    """Events in memory: one shard."""
+
+    events: pa.Table
+    shard_count: int = 1
+
+    def shards_of(self, subjects: Sequence[str], /) -> npt.NDArray[np.int64]:
+        """Return 0 for each."""
+        return np.zeros(len(subjects), dtype=np.int64)
+
+    def read_shard(self, _shard: int, /) -> pa.Table:
+        """Return the events."""
+        return self.events
+
+    def shard_hash(self, _shard: int, /) -> str:
+        """Return the hash of the events in their order."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.events.schema) as stream:
+            stream.write_table(self.events.combine_chunks())
+        return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def stored_events(folder: Path, section: EventSection) -> CohortEvents:
@@ -49,18 +100,12 @@ def stored_events(folder: Path, section: EventSection) -> CohortEvents:
     """
     from theracast_data.events.store import EventStore
 
-    store = EventStore.open(folder)
-
-    def shards() -> Iterator[pa.Table]:
-        for number in range(store.shard_count):
-            yield store.read_shard(number)
-
-    return CohortEvents(section.concepts, shards, section.engine)
+    return CohortEvents(section.concepts, EventStore.open(folder), section.engine)
 
 
 def given_events(events: pa.Table, concepts: Mapping[str, Concept]) -> CohortEvents:
     """Return events that came with the decisions."""
-    return CohortEvents(concepts, lambda: iter([events]))
+    return CohortEvents(concepts, GivenEvents(events))
 
 
 def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
