@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -121,7 +122,7 @@ def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
     faults: dict[int, str] = {}
     for row, cell in enumerate(cells):
         listed = _parsed(cell)
-        if listed is None or not all(isinstance(one, dict) and isinstance(one.get("code"), str) for one in listed):
+        if listed is None or not _are_events(listed):
             faults[row] = "the events are not a list of records that each have a code"
             continue
         for name, column in columns.items():
@@ -135,17 +136,45 @@ def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
         for row in dict.fromkeys(owners[wrong]):
             faults[int(row)] = f"an event's {name} is not a date, e.g. 2024-05-31T08:30:00"
     for name in _TEXTS:
-        arrays[name] = pa.array([None if _unknown(text) else str(text) for text in columns[name]], pa.string())
-    numbers = pd.to_numeric(pd.Series(columns["numeric_value"], dtype=object), errors="coerce")
-    arrays["numeric_value"] = pa.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan), from_pandas=True)
+        arrays[name] = _texts(columns[name])
+    arrays["numeric_value"] = pa.array(_numbers(columns["numeric_value"]), from_pandas=True)
     events = pa.table({name: arrays[name] for name in COLUMNS}, schema=EVENT_SCHEMA)
     if faults:
         events = events.filter(pa.array([int(row) not in faults for row in owners]))
     return events, faults
 
 
+def _are_events(listed: list[Any]) -> bool:
+    if not set(map(type, listed)) <= {dict}:
+        return False
+    return set(map(type, [one.get("code") for one in listed])) <= {str}
+
+
+# Cells of the types that JSON gives are taken as they stand, all at once; others are looked at one by one. A patient of a
+# thousand events is asked about while somebody waits.
+
+
+def _texts(cells: list[Any]) -> pa.Array:
+    if not set(map(type, cells)) <= {str, type(None)}:
+        cells = [None if _unknown(text) else str(text) for text in cells]
+    return pa.array(cells, pa.string())
+
+
+def _numbers(cells: list[Any]) -> npt.NDArray[np.float64]:
+    if set(map(type, cells)) <= {float, type(None)}:
+        return np.array(cells, dtype=np.float64)
+    numbers = pd.to_numeric(pd.Series(cells, dtype=object), errors="coerce")
+    return numbers.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 def _moments(cells: list[Any]) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Return the moments, and where a cell is none although it is not empty."""
+    kinds = set(map(type, cells))
+    if kinds <= {type(None)}:
+        return pa.nulls(len(cells), pa.timestamp("us")), np.zeros(len(cells), dtype=bool)
+    if kinds <= {str, type(None)}:
+        with contextlib.suppress(pa.ArrowInvalid):  # a zone, nanoseconds or no date: pandas tells them apart
+            return pa.array(cells, pa.string()).cast(pa.timestamp("us")), np.zeros(len(cells), dtype=bool)
     known = np.array([not _unknown(cell) for cell in cells], dtype=bool)
     if not known.any():
         return pa.nulls(len(cells), pa.timestamp("us")), known
