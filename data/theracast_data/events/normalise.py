@@ -25,18 +25,21 @@ Floats = npt.NDArray[np.float64]
 # What hospitals write for units that UCUM spells otherwise; in small letters, without blanks, u for micro. Only what has
 # one meaning; that the `IU` of an enzyme is U is known to the conversion by analyte.
 _SPELLINGS = {
-    "mg/dl": "mg/dL", "g/dl": "g/dL", "g/l": "g/L", "mg/l": "mg/L", "ug/l": "ug/L", "mcg/l": "ug/L",
+    "mg/dl": "mg/dL", "g/dl": "g/dL", "gm/dl": "g/dL", "gms/dl": "g/dL", "g/l": "g/L", "gm/l": "g/L",
+    "mg/l": "mg/L", "ug/l": "ug/L", "mcg/l": "ug/L",
     "mcg/dl": "ug/dL", "ug/dl": "ug/dL", "mcg/ml": "ug/mL", "ug/ml": "ug/mL",
     "ng/ml": "ng/mL", "ng/dl": "ng/dL", "ng/l": "ng/L", "pg/ml": "pg/mL", "pg/dl": "pg/dL",
     "mmol/l": "mmol/L", "umol/l": "umol/L", "mcmol/l": "umol/L", "nmol/l": "nmol/L",
-    "pmol/l": "pmol/L", "meq/l": "meq/L", "mosm/kg": "mosm/kg", "u/l": "U/L", "units/l": "U/L", "iu/l": "[iU]/L",
+    "pmol/l": "pmol/L", "meq/l": "meq/L", "mosm/kg": "mosm/kg", "u/l": "U/L", "unit/l": "U/L", "units/l": "U/L",
+    "iu/l": "[iU]/L",
     "iu/ml": "[iU]/mL", "miu/l": "m[iU]/L", "miu/ml": "m[iU]/mL", "uiu/ml": "u[iU]/mL", "mcu/ml": "u[iU]/mL",
     "k/ul": "10*3/uL", "k/mcl": "10*3/uL", "th/ul": "10*3/uL", "x10e3/ul": "10*3/uL",
     "10^3/ul": "10*3/uL", "x10^3/ul": "10*3/uL", "10e3/ul": "10*3/uL", "10*3/ul": "10*3/uL", "10^9/l": "10*9/L",
     "x10^9/l": "10*9/L", "10e9/l": "10*9/L", "10*9/l": "10*9/L", "x10e9/l": "10*9/L", "g/pt/l": "10*9/L",
     "m/ul": "10*6/uL", "m/mcl": "10*6/uL", "10^6/ul": "10*6/uL", "x10^6/ul": "10*6/uL",
     "10^12/l": "10*12/L", "x10^12/l": "10*12/L", "10*12/l": "10*12/L", "/ul": "/uL", "/mcl": "/uL", "cells/ul": "/uL",
-    "cmh2o": "cm[H2O]", "mosm/l": "mosm/L", "mosm/kgh2o": "mosm/kg", "mg/24hr": "mg/d", "mg/24h": "mg/d", "mls": "mL",
+    "cmh2o": "cm[H2O]", "mosm/l": "mosm/L", "mosm/kgh2o": "mosm/kg", "mg/24hr": "mg/d", "mg/24h": "mg/d",
+    "mg/day": "mg/d", "mls": "mL",
     "mls/dl": "mL/dL", "mm/hr": "mm/h",
     "mmhg": "mm[Hg]", "percent": "%", "fl": "fL", "pg": "pg", "°c": "Cel", "degc": "Cel", "°f": "[degF]",
     "degf": "[degF]", "mcg": "ug", "ml": "mL", "l": "L", "cc": "mL", "bpm": "/min", "kg/m^2": "kg/m2",
@@ -84,7 +87,11 @@ def concept_events(events: pa.Table, concepts: Mapping[str, Concept]) -> tuple[p
     present = ~np.isnan(numbers)
 
     pairs = owners * (len(units) + 1) + unit_of
-    unique, place = np.unique(pairs, return_inverse=True)
+    # There are few pairs, and finding them in a table of all that could be costs less than sorting the events by them.
+    met = np.zeros(len(names) * (len(units) + 1), dtype=bool)
+    met[pairs] = True
+    unique = np.flatnonzero(met)
+    place = (np.cumsum(met) - 1)[pairs]
     scales = [
         _scale(
             concepts[names[pair // (len(units) + 1)]],
@@ -182,6 +189,10 @@ def _matches(codes: pa.ChunkedArray, concepts: Mapping[str, Concept]) -> tuple[I
     table = np.full((len(owners) + 1, width), -1, dtype=np.int64)
     for row, found_numbers in enumerate(owners):
         table[row, : len(found_numbers)] = found_numbers
+    if width == 1:
+        owner = table[:, 0][code_of]
+        rows = np.flatnonzero(owner >= 0)
+        return rows, owner[rows]
     wide = table[code_of]
     rows, columns = np.nonzero(wide >= 0)
     return rows, wide[rows, columns]
