@@ -97,6 +97,12 @@ def axial_diameters(mask: Mask, spacing_mm: Spacing, *, ends: Ends = "outline") 
     return AxialDiameters(long_mm, short_mm, sorted(heights)[best] + offset[0], place(long_ends), place(short_ends))
 
 
+def recist_diameter_mm(mask: Mask, spacing_mm: Spacing, *, nodal: bool, ends: Ends = "outline") -> float:
+    """Return what RECIST 1.1 sums: the longest axial diameter, of a lymph node its short axis. Raises as `axial_diameters`."""
+    found = axial_diameters(mask, spacing_mm, ends=ends)
+    return found.short_mm if nodal else found.long_mm
+
+
 def longest_3d_mm(mask: Mask, spacing_mm: Spacing, *, ends: Ends = "outline") -> float:
     """Return the longest distance between two points of the region's outline in any direction, mm.
 
@@ -194,7 +200,7 @@ def _crop(mask: Mask) -> tuple[Mask, tuple[int, int, int]]:
     """Return the mask within its bounding box and the box's first corner."""
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     slab = mask[slices[0] : slices[-1] + 1]
-    plane = slab.any(axis=0)
+    plane = np.asarray(slab.any(axis=0))
     rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     part = slab[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return part, (int(slices[0]), int(rows[0]), int(columns[0]))
@@ -202,7 +208,8 @@ def _crop(mask: Mask) -> tuple[Mask, tuple[int, int, int]]:
 
 def _by_bound(part: Mask, rows_mm: float, columns_mm: float) -> list[tuple[int, float]]:
     """Return the slices that hold voxels with an upper bound of their diameter (that of their box), greatest first."""
-    row_held, column_held = part.any(axis=2), part.any(axis=1)
+    row_held = np.asarray(part.any(axis=2))
+    column_held = np.asarray(part.any(axis=1))
     bounds = []
     for height in np.flatnonzero(row_held.any(axis=1)):
         rows, columns = np.flatnonzero(row_held[height]), np.flatnonzero(column_held[height])

@@ -5,6 +5,9 @@ patient axes (LPS: to the patient's left, back, head). The movement is that of a
 head or a pelvis; lungs, bowel or a breast change their shape, and the quality tells so only in part.
 """
 
+# SimpleITK 2.5 calls itself typed, but its functions are not.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -316,7 +319,8 @@ def _clipped(volume: NDArray[np.floating], rules: RegistrationSection) -> NDArra
         low, high = volume.min(), volume.max()
     if low == high:
         raise ValueError("the volume has one intensity throughout, so nothing can be registered to it.")
-    return np.clip(volume, low, high).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(volume, low, high).astype(np.float32)
+    return clipped
 
 
 def _image(volume: NDArray[Any], affine: Floats) -> sitk.Image:
