@@ -86,7 +86,9 @@ class RecistSection(Section):
         14.0, ge=0, description="Events up to this many days (d) after the first of an assessment belong to it."
     )
     columns: tuple[RecistColumn, ...] = Field(RECIST, min_length=1, description="Which become features.")
-    min_stable_days: float = Field(42.0, ge=0, description="Least time (d) from baseline of stable disease as best.")
+    min_stable_days: float = Field(
+        42.0, ge=0, description="Least time (d) from the start (or the baseline) of stable disease as best."
+    )
     rules: RecistRules = Field(default_factory=RecistRules, description="Thresholds, by default those of RECIST 1.1.")
 
     @field_validator("new_lesion_codes")
@@ -191,7 +193,11 @@ def recist_features(
         table = pd.DataFrame(columns=list(RECIST), dtype=np.float64)
     else:
         points = time_points(frame, rules=section.rules)
-        rows = {int(str(one)): _summary(mine, section) for one, mine in points.groupby("subject_id", sort=False)}
+        starts = start_times(decisions, since)
+        rows = {
+            int(str(one)): _summary(mine, starts[int(str(one))], section)
+            for one, mine in points.groupby("subject_id", sort=False)
+        }
         table = pd.DataFrame.from_dict(rows, orient="index", columns=list(RECIST), dtype=np.float64)
         seen = used.groupby("decision")["index_time"].first()
         last = points[points["sum_mm"].notna()].groupby("subject_id")["time"].max()
@@ -202,14 +208,15 @@ def recist_features(
     return table
 
 
-def _summary(points: pd.DataFrame, section: RecistSection) -> tuple[float, ...]:
+def _summary(points: pd.DataFrame, start: pd.Timestamp | None, section: RecistSection) -> tuple[float, ...]:
     """Return `RECIST` of the time points of one decision; the days since the last sum are added by the caller."""
     first, later = points.iloc[0], points.iloc[1:]
     measured = points[points["sum_mm"].notna()]
     last = measured.iloc[-1] if len(measured) else first
     answers = list(later["overall"])
     rank = {**RESPONSE_RANK, "NonCR/NonPD": RESPONSE_RANK["SD"]}
-    best = best_overall_response(list(later["days"]), answers, min_stable_days=section.min_stable_days)
+    treated = 0.0 if start is None else (start - first["time"]) / pd.Timedelta(days=1)
+    best = best_overall_response(list(later["days"] - treated), answers, min_stable_days=section.min_stable_days)
     days = float(last["days"])
     change = float(last["change_mm"]) if days > 0 else np.nan
     return (

@@ -113,7 +113,7 @@ def longest_3d_mm(mask: Mask, spacing_mm: Spacing, *, ends: Ends = "outline") ->
     _check(mask, spacing_mm)
     part, _ = _crop(mask)
     held = np.flatnonzero(part.any(axis=(1, 2)))
-    place_mm, reach = _layers(part[held], held * spacing_mm[0], spacing_mm, ends)
+    place_mm, reach = _layers(part[held], np.asarray(held * spacing_mm[0], dtype=np.float64), spacing_mm, ends)
     scale = np.array(spacing_mm[1:], dtype=np.float64) / 2.0
     points: dict[int, Floats] = {}
 

@@ -111,6 +111,15 @@ def test_start_of_treatment_units_and_late_lesions() -> None:
     assert recist_features(events, decisions, SECTION)["baseline_mm"].isna().all()
 
 
+def test_stable_disease_is_counted_from_the_start_of_treatment() -> None:
+    """Baseline 28 days before the start, seen 50 days after the baseline: too early for stable disease as best response."""
+    events = _events((0, "T1", 40, None), (50, "T1", 39, None))
+    decisions = _decisions(60).assign(start=DAY0 + pd.Timedelta(days=28))
+    assert np.isnan(recist_features(events, decisions, SECTION, since="start")["best_response"].iloc[0])
+    assert recist_features(events, decisions, SECTION)["best_response"].iloc[0] == 2
+    assert recist_features(events, decisions, SECTION, since="start")["response"].iloc[0] == 2
+
+
 def test_several_values_in_one_assessment() -> None:
     """The last of an assessment counts, of one moment the largest."""
     events = _events((0, "T1", 40, None), (3, "T1", 42, None), (3, "T1", 41, None), (60, "T1", 30, None))
