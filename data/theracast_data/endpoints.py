@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
+from theracast_data.decisions.section import BestResponse, FirstEvent
 from theracast_data.section import Section
 from theracast_data.sources import Cell
 
@@ -96,6 +98,53 @@ class ContinuousEndpoint(_Endpoint):
     unit: str | None = None
 
 
-Endpoint = Annotated[
-    BinaryEndpoint | TimeToEventEndpoint | OrdinalEndpoint | ContinuousEndpoint, Field(discriminator="kind")
-]
+TableEndpoint = BinaryEndpoint | TimeToEventEndpoint | OrdinalEndpoint | ContinuousEndpoint
+"""From raw columns of a table."""
+EventEndpoint = FirstEvent | BestResponse
+"""From the events after a decision."""
+Endpoint = Annotated[TableEndpoint | EventEndpoint, Field(discriminator="kind")]
+TrainableEndpoint = BinaryEndpoint | FirstEvent | BestResponse
+"""May be yes or no: a first event if it has a horizon, a best response if it says which levels are positive."""
+
+_ENDPOINT: TypeAdapter[Endpoint] = TypeAdapter(Endpoint)
+
+
+def endpoint_from_json(record: object) -> Endpoint:
+    """Return the endpoint of a record that `model_dump` made."""
+    return _ENDPOINT.validate_python(record)
+
+
+def is_binary(endpoint: Endpoint) -> bool:
+    """Return whether the endpoint is yes or no."""
+    if isinstance(endpoint, FirstEvent):
+        return endpoint.horizon is not None
+    if isinstance(endpoint, BestResponse):
+        return endpoint.positive is not None
+    return isinstance(endpoint, BinaryEndpoint)
+
+
+def event_endpoints(endpoints: Iterable[Endpoint]) -> list[EventEndpoint]:
+    """Return those of the endpoints that come from events."""
+    return [one for one in endpoints if isinstance(one, FirstEvent | BestResponse)]
+
+
+def table_endpoints(endpoints: Iterable[Endpoint]) -> list[TableEndpoint]:
+    """Return those of the endpoints that come from columns of a table."""
+    return [one for one in endpoints if not isinstance(one, FirstEvent | BestResponse)]
+
+
+def as_table_endpoint(endpoint: Endpoint) -> TableEndpoint:
+    """Return an endpoint of the same meaning and format in `Cohort.endpoints`, as if it came from columns of a table."""
+    about: dict[str, Any] = {"name": endpoint.name, "label": endpoint.label, "rule_version": endpoint.rule_version}
+    if isinstance(endpoint, BestResponse):
+        if endpoint.positive is None:
+            return OrdinalEndpoint(kind="ordinal", column=endpoint.name, levels=endpoint.levels, **about)
+        return BinaryEndpoint(kind="binary", column=endpoint.name, **about)
+    if not isinstance(endpoint, FirstEvent):
+        return endpoint
+    followed = FollowUp(time=f"{endpoint.name}.time", event=f"{endpoint.name}.event", unit="day")
+    if endpoint.horizon_days is None:
+        return TimeToEventEndpoint(kind="time_to_event", **followed.model_dump(), **about)
+    return BinaryEndpoint(
+        kind="binary", follow_up=followed, horizon=endpoint.horizon_days, positive=(endpoint.positive,), **about
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
+from theracast_data.decisions.section import LANDMARK, AttributeColumn, DecisionSection
 from theracast_data.events.section import EventSection
 from theracast_data.modality import Modality
 from theracast_data.section import Section
@@ -149,25 +150,87 @@ class TableSource(Section):
 class Inputs(Section):
     """How raw input becomes typed values: the part of the study that travels inside a model.
 
-    The decisions come from the first source; the others are joined to it by subject.
+    The decisions come from the events where `decisions` says how, and all sources are joined to them by subject; else
+    they come from the first source, and the others are joined to it.
     """
 
-    sources: tuple[TableSource, ...] = Field(min_length=1)
+    sources: tuple[TableSource, ...] = ()
     events: EventSection | None = None
+    decisions: DecisionSection | None = None
+
+    @model_validator(mode="after")
+    def _check_decisions(self) -> Inputs:
+        if self.decisions is None:
+            if not self.sources:
+                raise ValueError("`sources` needs at least 1 item, or `decisions` must say how they follow from events")
+            return self
+        if self.events is None:
+            raise ValueError(
+                "`decisions` come from events: the study needs an `events` section that says where they lie"
+            )
+        for source in self.sources:
+            given = [
+                key for key in ("index_time", "asked_at", "treatment", "calendar") if getattr(source, key) is not None
+            ]
+            if given:
+                raise ValueError(
+                    f"source {source.name or source.path}: remove {', '.join(given)}; `decisions` say when the question "
+                    "is asked and about which treatment, and the source is joined to them by its `subject`"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Inputs:
         seen: dict[str, str] = {}
-        for number, source in enumerate(self.sources):
+        for number, source in enumerate(self.tables, start=0 if self.decisions is None else -1):
+            where = str(number) if number >= 0 else "decisions.attributes"
             for name in source.meanings:
                 if name in seen:
                     raise ValueError(
-                        f"the name {name!r} is used in sources {seen[name]} and {number}; give one of them another `name`"
+                        f"the name {name!r} is used in sources {seen[name]} and {where}; give one of them another `name`"
                     )
-                seen[name] = str(number)
+                seen[name] = where
         return self
 
     @property
+    def tables(self) -> tuple[TableSource, ...]:
+        """The tables whose columns a row to be scored may have; the first one says who, where, when and which treatment.
+
+        Where decisions come from events, the first one stands for a row's own keys and its attributes.
+        """
+        return self.sources if self.decisions is None else (self._asked_rows, *self.sources)
+
+    @property
+    def _asked_rows(self) -> TableSource:
+        assert self.decisions is not None
+        columns = {name: self._column_of(one) for name, one in self.decisions.attributes.items()}
+        landmarks = self.decisions.landmarks
+        if landmarks is not None:
+            label = "Days since the start" if landmarks.label is None else landmarks.label
+            columns[LANDMARK] = ColumnSpec(kind="numeric", unit="d", label=label, modality="treatment")
+        keys = {key: key for key in ("site", "index_time", "treatment")}
+        return TableSource(name="events", path="events", subject="subject_id", columns=columns, **keys)
+
+    def _column_of(self, attribute: AttributeColumn) -> ColumnSpec:
+        """Return what the attribute means, as a column of a table would say it."""
+        concept = self.events.concepts.get(attribute.concept or "") if self.events is not None else None
+        unit = attribute.unit or (concept.unit if concept is not None else None)
+        kind = attribute.resolved_kind
+        levels = cast("dict[Cell, Cell]", dict(attribute.levels))
+        if attribute.missing is not None and levels:
+            levels.setdefault(attribute.missing, attribute.missing)
+        return ColumnSpec(
+            kind=kind,
+            unit={"years_since": "a", "number": unit}.get(attribute.take),
+            levels=levels or None,
+            **{name: getattr(attribute, name) for name in _SHARED},
+        )
+
+    @property
     def meanings(self) -> dict[str, ColumnSpec | OneHotSpec]:
-        """Name inside Theracast to its spec, over all sources."""
-        return {name: spec for source in self.sources for name, spec in source.meanings.items()}
+        """Name inside Theracast to its spec, over all tables."""
+        return {name: spec for source in self.tables for name, spec in source.meanings.items()}
+
+
+_SHARED = ("label", "modality", "role", "aliases", "cap", "plausible", "transform")
+"""What an attribute says in the words of a column."""

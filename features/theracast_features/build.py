@@ -9,7 +9,16 @@ import pandas as pd
 
 from theracast_data.cohort import Cohort
 from theracast_data.errors import CohortError, StudyError
+from theracast_data.events.access import CohortEvents
 from theracast_features.derived import derived_features
+from theracast_features.events.builder import EventBuilder, event_tables
+from theracast_features.events.comorbidity import ComorbidityBuilder
+from theracast_features.events.genes import GeneBuilder
+from theracast_features.events.growth import GrowthBuilder
+from theracast_features.events.kelim import KelimBuilder
+from theracast_features.events.kinetics import MarkerBuilder
+from theracast_features.events.therapy import TherapyBuilder
+from theracast_features.naming import nearest_name
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
 from theracast_features.static import missing_indicators, static_features, static_names
@@ -43,11 +52,39 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
 
 
 def _event_tables(cohort: Cohort, section: FeatureSection) -> list[FeatureTable]:
-    if not section.events:
+    if not section.reads_events:
         return []
-    from theracast_features.events.builder import event_table  # DuckDB takes a moment to load; tables do not need it
+    if cohort.events is None:
+        raise ValueError("the cohort was read without its events")
+    return event_tables(cohort, event_builders(section, cohort.events))
 
-    return [event_table(cohort, section.events)]
+
+def event_builders(section: FeatureSection, events: CohortEvents) -> list[EventBuilder]:
+    """Return what makes features from events, in the order of their columns.
+
+    Raises:
+        StudyError: a concept that the study does not define, or one that does not suit its builder.
+    """
+    concepts = events.concepts
+    unknown = [
+        f"{key}: {name!r}{nearest_name(name, concepts)}"
+        for name, key in section.concepts.items()
+        if name not in concepts
+    ]
+    if unknown:
+        raise StudyError(f"no such concept: {'; '.join(unknown)}. Define it in events.concepts, or correct its name.")
+    builders: list[EventBuilder] = []
+    if section.events:
+        from theracast_features.events.aggregates import AggregateBuilder  # DuckDB takes a moment to load
+
+        builders.append(AggregateBuilder(section.events, concepts, engine=events.engine))
+    builders += [TherapyBuilder(section.therapy)] if section.therapy else []
+    builders += [MarkerBuilder(one, concepts) for one in section.markers]
+    builders += [KelimBuilder(section.kelim, concepts)] if section.kelim else []
+    builders += [GrowthBuilder(one, concepts) for one in section.growth]
+    builders += [ComorbidityBuilder(section.comorbidity)] if section.comorbidity else []
+    builders += [GeneBuilder(section.genes)] if section.genes else []
+    return builders
 
 
 def merge_tables(tables: Sequence[FeatureTable]) -> FeatureTable:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from theracast_data.cohort import Cohort
+from theracast_data.decisions.section import LANDMARK
 from theracast_data.errors import CohortError, StudyError
-from theracast_data.events.access import KEY
+from theracast_data.events.schema import empty_events
 from theracast_data.sources import ColumnSpec, Inputs, OneHotSpec, snake_case
-from theracast_features.build import build_features
-from theracast_features.events.section import EventFeatures, window_microseconds
+from theracast_features.build import build_features, event_builders
+from theracast_features.events.builder import EventBuilder, asked_decisions, shards_of
 from theracast_features.naming import nearest_name
 from theracast_features.section import FeatureSection
-from theracast_features.specs import FeatureSpec
+from theracast_features.specs import FeatureSpec, FeatureTable
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,34 @@ def feature_lineage(
     specs = {spec.name: spec for spec in table.catalogue}
     if name not in specs:
         raise StudyError(f"the study makes no feature {name!r}{nearest_name(name, specs)}.")
+    builders = event_builders(section, cohort.events) if section.reads_events and cohort.events is not None else []
+    makers = {spec.name: builder for builder in builders for spec in builder.catalogue}
+    events = _own_events(chosen) if makers and len(chosen) else empty_events()
     spec = specs[name]
-    source = next((one for one in section.events if one.concept in spec.columns), None)
-    if source is not None and spec.columns[0] not in cohort.columns:
-        steps = _event_steps(spec, cohort)
-        rows = tuple(_event_rows(spec, source, chosen, row, table.frame[name].iloc[row]) for row in range(len(chosen)))
-        return Lineage(spec, steps, rows)
+    if name in makers:
+        rows = _event_rows(name, makers[name], chosen, table, events)
+        return Lineage(spec, makers[name].steps(name), rows)
+    # A derived feature calls the features that it is made from by their names without prefix.
+    inputs_from_events = [one for one in makers if one.split(".", 1)[1] in spec.columns]
+    steps = [step for one in inputs_from_events for step in makers[one].steps(one)]
     rows = tuple(_table_row(spec, chosen, row, table.frame[name].iloc[row]) for row in range(len(chosen)))
-    return Lineage(spec, _table_steps(spec, inputs), rows)
+    for one in inputs_from_events:
+        made = _event_rows(one, makers[one], chosen, table, events)
+        rows += tuple((f"{one}: {title}", frame) for title, frame in made)
+    return Lineage(spec, (*steps, *_table_steps(spec, inputs)), rows)
 
 
 def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
     steps = []
-    for place, source in enumerate(inputs.sources):
+    for place, source in enumerate(inputs.tables):
         headers = {one.name or snake_case(raw): (raw, one) for raw, one in source.columns.items()}
         groups = {group.name: group for group in source.one_hot}
         where = source.name or source.path
+        asked = place == 0 and inputs.decisions is not None
         for column in spec.columns:
-            if column in headers:
+            if asked and column in headers:
+                steps += _attribute_steps(column, inputs)
+            elif column in headers:
                 steps += _column_steps(column, *headers[column], where=where, joined=place > 0)
             elif column in groups:
                 steps.append(_group_step(column, groups[column], where=where))
@@ -92,6 +104,38 @@ def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
     if spec.role == "indicator":
         steps.append("1 where the value was not measured, else 0")
     return tuple(steps)
+
+
+def _attribute_steps(column: str, inputs: Inputs) -> list[str]:
+    """Return how an attribute of the decisions comes from events."""
+    assert inputs.decisions is not None
+    assert inputs.events is not None
+    if column == LANDMARK:
+        return [f"{column}: whole days from the trigger to the decision"]
+    attribute = inputs.decisions.attributes[column]
+    concept = inputs.events.concepts.get(attribute.concept or "")
+    codes = ", ".join(concept.codes if concept is not None else attribute.codes)
+    what = {
+        "text": "the text of the last event",
+        "number": "the number of the last event",
+        "code": "the end of the code of the last event",
+        "years_since": "years from the first event to the decision, of events",
+    }[attribute.take]
+    unit = inputs.meanings[column]
+    shown = f", in {unit.unit}" if isinstance(unit, ColumnSpec) and unit.unit and attribute.take == "number" else ""
+    steps = [
+        f"{column}: {what} of the codes {codes}{shown}",
+        "seen: those up to the decision that were available by then",
+    ]
+    if attribute.levels:
+        steps.append("called: " + ", ".join(f"{found} {level}" for found, level in attribute.levels.items()))
+    if attribute.missing is not None:
+        steps.append(f"not known: {attribute.missing}")
+    if attribute.cap is not None:
+        steps.append(f"limited to {attribute.cap}")
+    if attribute.transform != "none":
+        steps.append(f"linear models see its {attribute.transform}")
+    return steps
 
 
 def _column_steps(column: str, raw: str, spec: ColumnSpec, *, where: str, joined: bool) -> list[str]:
@@ -117,41 +161,24 @@ def _table_row(spec: FeatureSpec, cohort: Cohort, row: int, value: object) -> tu
     return _title(cohort, row, value), cohort.values.loc[[row], known]
 
 
-def _event_steps(spec: FeatureSpec, cohort: Cohort) -> tuple[str, ...]:
-    assert cohort.events is not None
-    concept = cohort.events.concepts[spec.columns[0]]
-    unit = f", in {concept.unit}" if concept.unit else ""
-    *_, aggregate, window = spec.name.split(".")
-    since = "at any time" if window == "all" else f"in the {window}"
-    return (
-        f"{spec.columns[0]}: events of the codes {', '.join(concept.codes)}{unit}",
-        f"seen: those {since} up to the decision that were available by then",
-        f"aggregate: {aggregate}",
+def _own_events(cohort: Cohort) -> pa.Table:
+    """Return the events of the cohort's patients alone."""
+    keys = pa.array(asked_decisions(cohort)["subject_id"].unique().tolist(), pa.string())
+    return pa.concat_tables(
+        [empty_events(), *(shard.filter(pc.is_in(shard["subject_id"], value_set=keys)) for shard in shards_of(cohort))]
     )
 
 
 def _event_rows(
-    spec: FeatureSpec, source: EventFeatures, cohort: Cohort, row: int, value: object
-) -> tuple[str, pd.DataFrame]:
-    """Return the normalised events that the aggregate saw, oldest first."""
-    from theracast_data.events.normalise import concept_events
-
-    assert cohort.events is not None
-    key, asked = str(cohort.decisions[KEY].iloc[row]), cohort.decisions["index_time"].iloc[row]
-    concepts = {source.concept: cohort.events.concepts[source.concept]}
-    parts = []
-    for shard in cohort.events.shards():
-        own = shard.filter(pc.equal(shard["subject_id"], key))
-        if len(own):
-            normal, _ = concept_events(own, concepts)
-            parts.append(normal.to_pandas())
-    frame = pd.concat(parts) if parts else pd.DataFrame(columns=["time", "available_time", "code", "value"])
-    length = window_microseconds(spec.name.rsplit(".", 1)[1])
-    seen = (frame["time"] <= asked) & (frame["available_time"].fillna(frame["time"]) <= asked)
-    if length is not None:
-        seen &= frame["time"] > asked - pd.Timedelta(microseconds=length)
-    columns = [name for name in ("time", "available_time", "code", "numeric_value", "unit", "value") if name in frame]
-    return _title(cohort, row, value), frame.loc[seen, columns].sort_values("time", kind="stable")
+    name: str, builder: EventBuilder, cohort: Cohort, table: FeatureTable, events: pa.Table
+) -> tuple[tuple[str, pd.DataFrame], ...]:
+    """Return for each decision the events that its value was made from, without columns in which nothing stands."""
+    seen = builder.rows(name, events, asked_decisions(cohort))
+    told = []
+    for row in range(len(cohort)):
+        mine = seen[seen["decision"] == row].drop(columns=["subject_id", "decision", "index_time"])
+        told.append((_title(cohort, row, table.frame[name].iloc[row]), mine.dropna(axis=1, how="all")))
+    return tuple(told)
 
 
 def _title(cohort: Cohort, row: int, value: object) -> str:

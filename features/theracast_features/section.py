@@ -8,7 +8,13 @@ from pydantic import Field
 
 from theracast_data.modality import Modality
 from theracast_data.section import Section
+from theracast_features.events.comorbidity import ComorbiditySection
+from theracast_features.events.genes import GeneSection
+from theracast_features.events.growth import GrowthSection
+from theracast_features.events.kelim import KelimSection
+from theracast_features.events.kinetics import MarkerSection
 from theracast_features.events.section import EventFeatures
+from theracast_features.events.therapy import TherapySection
 
 
 class RatioSpec(Section):
@@ -62,8 +68,30 @@ class FeatureSection(Section):
     exclude: tuple[str, ...] = Field((), description="Names of columns to leave out.")
     derived: tuple[Derived, ...] = Field((), description="Ratios and published scores.")
     events: tuple[EventFeatures, ...] = Field((), description="Aggregates of events over windows before the decision.")
+    therapy: TherapySection | None = Field(None, description="Lines of therapy before the decision, from drug events.")
+    markers: tuple[MarkerSection, ...] = Field((), description="Kinetics of tumour markers: doubling time, PSA50, ...")
+    kelim: KelimSection | None = Field(None, description="CA-125 elimination rate under chemotherapy.")
+    growth: tuple[GrowthSection, ...] = Field((), description="Course and growth of the tumour, from serial diameters.")
+    comorbidity: ComorbiditySection | None = Field(None, description="Charlson index, from ICD-10 diagnoses.")
+    genes: GeneSection | None = Field(None, description="Mutated genes and pathways, tumour mutational burden.")
     missing_indicators: Literal["auto", "none"] | tuple[str, ...] = Field(
         "auto",
         description="Columns for which `was not measured` is a feature of its own; `auto`: those missing in 2 to 98 % "
         "of the development decisions.",
     )
+
+    @property
+    def reads_events(self) -> tuple[str, ...]:
+        """The keys of this section whose features are made from events."""
+        keys = ("events", "therapy", "markers", "kelim", "growth", "comorbidity", "genes")
+        return tuple(key for key in keys if getattr(self, key) not in (None, ()))
+
+    @property
+    def concepts(self) -> dict[str, str]:
+        """The concepts that features are made from, each with the key that names it first."""
+        starts = [(f"{key}.start", one.start) for key in ("markers", "growth") for one in getattr(self, key)]
+        named = [(key, one.concept) for key in ("events", "markers", "growth") for one in getattr(self, key)]
+        named += [(key, start.concept) for key, start in starts if start is not None]
+        if self.kelim is not None:
+            named += [("kelim", self.kelim.concept), ("kelim.chemotherapy", self.kelim.chemotherapy.concept)]
+        return {concept: f"features.{key}" for key, concept in reversed(named)}

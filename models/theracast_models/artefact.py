@@ -16,7 +16,7 @@ from typing import Any
 from theracast_data.errors import ArtifactError
 
 FORMAT = "theracast-response-model"
-VERSION = 1
+VERSION = 2
 OLDEST_READABLE = 1
 INDEX = "format.json"
 

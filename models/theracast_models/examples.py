@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from theracast_data.decisions.section import LANDMARK, AttributeColumn, EventSelector
 from theracast_data.events.access import EVENTS_COLUMN
 from theracast_data.events.concepts import Concept
 from theracast_data.sources import Cell, ColumnSpec, Inputs, OneHotSpec, snake_case
@@ -16,6 +17,7 @@ from theracast_models.reference import RARE_LEVELS, FeatureReference, Reference
 
 TYPICAL = 6
 ASKED_AT = "2024-06-01T12:00:00"
+ASKED = datetime.fromisoformat(ASKED_AT)
 UNKNOWN_CATEGORY = "a category never seen"
 
 Row = dict[str, Any]
@@ -26,8 +28,9 @@ def invented_rows(
 ) -> list[Row]:
     """Return raw rows of patients who never were: each column is drawn for itself from its development quantiles.
 
-    After six complete ones: one with every second column missing, one with nothing known, one with an unseen category,
-    and one with numbers written as text. All rows have the same columns; None is missing.
+    After six complete ones (every second tells its attributes by events, where decisions come from events): one with every
+    second column missing, one with nothing known, one with an unseen category, and one with numbers written as text. All
+    rows have the same columns; None is missing.
     """
     rng = np.random.default_rng([seed, 51])
     about = {
@@ -41,17 +44,21 @@ def invented_rows(
     halved |= dict.fromkeys(columns[::2])
     empty |= dict.fromkeys(columns)
     unseen |= _unseen_categories(inputs)
-    for source in inputs.sources:
+    for source in inputs.tables:
         numbers = [raw for raw, spec in source.columns.items() if spec.resolved_kind == "numeric"]
         spelt |= {raw: _as_text(spelt[raw], source.decimal) for raw in numbers if spelt.get(raw) is not None}
-    first = inputs.sources[0]
+    first = inputs.tables[0]
     if inputs.events is not None:
         asked = {} if first.index_time is None else {first.index_time: ASKED_AT}
-        moment = first.asked_at if first.index_time is None and first.asked_at else datetime.fromisoformat(ASKED_AT)
+        moment = first.asked_at if first.index_time is None and first.asked_at else ASKED
         courses = invented_events(
             inputs.events.concepts, catalogue, reference, rng, asked_at=moment, patients=len(rows)
         )
         rows = [row | asked | {EVENTS_COLUMN: events} for row, events in zip(rows, courses, strict=True)]
+    if inputs.decisions is not None:
+        # Every second of the complete ones tells its attributes by events, and that the treatment has begun.
+        told = range(1, TYPICAL, 2)
+        rows = [_told_by_events(row, inputs, ASKED) if place in told else row for place, row in enumerate(rows)]
     return [{first.subject: f"example-{number}"} | row for number, row in enumerate(rows, start=1)]
 
 
@@ -104,9 +111,53 @@ def _course(
     ]
 
 
+def _told_by_events(row: Row, inputs: Inputs, asked_at: datetime) -> Row:
+    """Return the row with events in place of the cells of its attributes, so far as an event can say them."""
+    assert inputs.decisions is not None
+    assert inputs.events is not None
+    section, meanings = inputs.decisions, inputs.meanings
+    events: list[Row] = []
+    cells: Row = {}
+    for name, attribute in section.attributes.items():
+        codes = _codes_of(attribute, inputs.events.concepts)
+        spec = meanings[name]
+        unit = spec.unit if isinstance(spec, ColumnSpec) else None
+        event = None if row.get(name) is None else _saying(attribute, codes, row[name], unit, asked_at=asked_at)
+        if event is not None:
+            events.append(event)
+            cells[name] = None
+    days = row.get(LANDMARK) or 0.0
+    if section.trigger.value is None and not section.trigger.texts:
+        code = _codes_of(section.trigger, inputs.events.concepts)[0].replace("*", "0")
+        events.append({"time": (asked_at - timedelta(days=float(days))).isoformat(), "code": code})
+        cells |= {LANDMARK: None} if LANDMARK in row else {}
+    return row | cells | {EVENTS_COLUMN: [*row[EVENTS_COLUMN], *events]}
+
+
+def _codes_of(selector: EventSelector, concepts: Mapping[str, Concept]) -> tuple[str, ...]:
+    return concepts[selector.concept].codes if selector.concept is not None else selector.codes
+
+
+def _saying(
+    attribute: AttributeColumn, codes: tuple[str, ...], cell: Any, unit: str | None, *, asked_at: datetime
+) -> Row | None:
+    """Return an event that says the cell, None where the attribute's rules leave open how it would be said."""
+    if attribute.value is not None or attribute.texts or cell == attribute.missing:
+        return None
+    at = {"time": (asked_at - timedelta(hours=1)).isoformat(), "code": codes[0].replace("*", "0")}
+    if attribute.take == "years_since":
+        return at | {"time": (asked_at - timedelta(days=365.25 * float(cell))).isoformat()}
+    if attribute.take == "number":
+        return at | {"numeric_value": float(cell), "unit": unit}
+    if attribute.take == "text":
+        return at | {"text_value": str(cell)}
+    fitting = [code for code in codes if code.endswith("//*") or code.rsplit("//", 1)[-1] == str(cell)]
+    return at | {"code": fitting[0].replace("*", str(cell))} if fitting else None
+
+
 def raw_columns(inputs: Inputs) -> list[str]:
     """Return the headers that a raw table for scoring may have: the patient's, then every column that is read."""
-    first = inputs.sources[0]
+    first = inputs.tables[0]
     named = [first.subject, first.index_time, first.treatment, first.calendar]
     named.append(None if first.site == "$sheet" else first.site)
     named.append(None if inputs.events is None else EVENTS_COLUMN)
@@ -116,7 +167,7 @@ def raw_columns(inputs: Inputs) -> list[str]:
 def _feature_columns(inputs: Inputs) -> list[str]:
     """Return raw headers of everything that is not a mere covariate."""
     found: list[str] = []
-    for source in inputs.sources:
+    for source in inputs.tables:
         found += [raw for raw, spec in source.columns.items() if spec.role == "feature"]
         groups = [group for group in source.one_hot if group.role == "feature"]
         found += [raw for group in groups for raw in (*group.columns, *group.aliases[:1])]
@@ -126,7 +177,7 @@ def _feature_columns(inputs: Inputs) -> list[str]:
 def _unseen_categories(inputs: Inputs) -> Row:
     """Return the cells of a patient whose every category is one that nobody had."""
     cells: Row = {}
-    for source in inputs.sources:
+    for source in inputs.tables:
         for raw, spec in source.columns.items():
             if spec.role == "feature" and spec.resolved_kind == "categorical":
                 cells[raw] = UNKNOWN_CATEGORY
@@ -138,7 +189,7 @@ def _unseen_categories(inputs: Inputs) -> Row:
 
 def _complete(inputs: Inputs, about: dict[str, FeatureReference], rng: np.random.Generator) -> Row:
     row: Row = {}
-    for source in inputs.sources:
+    for source in inputs.tables:
         for raw, spec in source.columns.items():
             if spec.role == "feature":
                 name = spec.name or snake_case(raw)

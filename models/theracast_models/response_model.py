@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.endpoints import TrainableEndpoint, endpoint_from_json, is_binary
 from theracast_data.errors import ArtifactError
 from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame
@@ -52,7 +52,7 @@ class ResponseModel:
     card: dict[str, Any]
     inputs: Inputs
     section: FeatureSection
-    endpoint: BinaryEndpoint
+    endpoint: TrainableEndpoint
     catalogue: tuple[FeatureSpec, ...]
     calibrated: CalibratedModel
     reference: Reference
@@ -67,7 +67,7 @@ class ResponseModel:
         card: dict[str, Any],
         inputs: Inputs,
         section: FeatureSection,
-        endpoint: BinaryEndpoint,
+        endpoint: TrainableEndpoint,
         calibrated: CalibratedModel,
         table: FeatureTable,
         y: Floats,
@@ -230,7 +230,8 @@ def inputs_from_json(record: Mapping[str, Any]) -> Inputs:
             pairs = isinstance(levels, dict)
             columns[raw] = spec | {"levels": dict(levels["pairs"]) if pairs else levels}
         sources.append(source | {"columns": columns})
-    return Inputs.model_validate({"sources": sources, "events": record.get("events")})
+    kept = {"events": record.get("events"), "decisions": record.get("decisions")}
+    return Inputs.model_validate({"sources": sources} | kept)
 
 
 def _read(folder: Path, *, identity: str) -> ResponseModel:
@@ -242,7 +243,7 @@ def _read(folder: Path, *, identity: str) -> ResponseModel:
         card=about["card"],
         inputs=inputs_from_json(inputs),
         section=FeatureSection.model_validate(about["section"]),
-        endpoint=BinaryEndpoint.model_validate(about["endpoint"]),
+        endpoint=_trainable(about["endpoint"]),
         catalogue=tuple(FeatureSpec.from_json(one) for one in about["catalogue"]),
         calibrated=CalibratedModel.load(folder / "estimator"),
         reference=Reference.from_json(reference),
@@ -250,6 +251,13 @@ def _read(folder: Path, *, identity: str) -> ResponseModel:
         examples=examples,
         identity=identity,
     )
+
+
+def _trainable(record: Mapping[str, Any]) -> TrainableEndpoint:
+    endpoint = endpoint_from_json(record)
+    if not is_binary(endpoint):
+        raise ValueError(f"an endpoint of kind {endpoint.kind} is not yes or no")
+    return cast("TrainableEndpoint", endpoint)
 
 
 def _check_sum(base: Floats, phi: Floats, log_odds: Floats) -> None:

@@ -40,7 +40,7 @@ def expected_columns(inputs: Inputs) -> list[str]:
     """Return the raw headers that carry what the model reads, in the order of the study."""
     headers = [
         header
-        for source in inputs.sources
+        for source in inputs.tables
         for header in [*source.columns, *(name for group in source.one_hot for name in group.columns)]
     ]
     return list(dict.fromkeys(headers + ([] if inputs.events is None else [EVENTS_COLUMN])))
@@ -48,7 +48,7 @@ def expected_columns(inputs: Inputs) -> list[str]:
 
 def unknown_columns(model: ResponseModel, frame: pd.DataFrame) -> list[str]:
     """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcome."""
-    headers = [header for source in model.inputs.sources for header in _headers(source)]
+    headers = [header for source in model.inputs.tables for header in _headers(source)]
     headers += [] if model.inputs.events is None else [EVENTS_COLUMN]
     known = {snake_case(header) for header in [*headers, *endpoint_columns([model.endpoint])]}
     return [str(column) for column in frame.columns if snake_case(str(column)) not in known]

@@ -285,7 +285,7 @@ def _modality_label(modality: str) -> str:
 
 def _treatment(model: ResponseModel, cell: str | None) -> str | None:
     """Return the treatment in words, where the study gives a name to its code."""
-    source = model.inputs.sources[0]
+    source = model.inputs.tables[0]
     levels = getattr(source.columns.get(source.treatment or ""), "levels", None)
     if cell is None or not isinstance(levels, dict):
         return cell

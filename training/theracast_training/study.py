@@ -9,8 +9,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from theracast_data.audit.section import Acceptance
-from theracast_data.endpoints import Endpoint
+from theracast_data.audit.section import Acceptance, OutcomeCodes
+from theracast_data.decisions.section import DecisionSection
+from theracast_data.endpoints import Endpoint, event_endpoints, table_endpoints
 from theracast_data.errors import StudyError
 from theracast_data.events.section import EventSection
 from theracast_data.section import Section, describe_faults
@@ -52,6 +53,16 @@ class SearchSection(Section):
     replicates: int = Field(40, ge=10, description="Bootstrap refits behind the interval of each probability.")
 
 
+class BaselineSection(Section):
+    """A published score to compare with, and where its inputs are."""
+
+    score: str = Field(description="Name of the score, e.g. loris.")
+    inputs: dict[str, str] = Field(
+        {},
+        description="Input to a feature without its prefix, where the names differ, e.g. {albumin: albumin.last.90d}.",
+    )
+
+
 class GateSection(Section):
     """What a version must show before it may become champion; what is not given comes from mlflow/gates.yaml."""
 
@@ -85,8 +96,14 @@ class Study(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="Name; also the model's name in the registry."
     )
     question: str = Field(description="The question in a sentence.")
-    sources: tuple[TableSource, ...] = Field(min_length=1)
+    sources: tuple[TableSource, ...] = Field(
+        (),
+        description="Tables. The first one's rows are the decisions, unless `decisions` says how they follow from events.",
+    )
     events: EventSection | None = Field(None, description="Dated facts of the patients, and their concepts.")
+    decisions: DecisionSection | None = Field(
+        None, description="Who is asked about and when, from events alone; all sources are joined by subject."
+    )
     endpoints: tuple[Endpoint, ...] = Field(
         min_length=1, description="The first one is trained unless `primary` says so."
     )
@@ -94,12 +111,38 @@ class Study(Section):
     features: FeatureSection = Field(FeatureSection())
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
-    baselines: tuple[str, ...] = Field((), description="Published scores to compare with, e.g. [loris].")
+    baselines: tuple[str | BaselineSection, ...] = Field(
+        (), description="Published scores to compare with, e.g. [loris]."
+    )
     gates: GateSection = Field(GateSection())
     report: ReportSection = Field(ReportSection())
     accept: tuple[Acceptance, ...] = Field(
         (), description="Audit findings that are known and accepted, with the reason."
     )
+    outcome_codes: tuple[OutcomeCodes, ...] = Field(
+        (), description="Codes by which outcomes show in the events; the audit looks for them before the decision."
+    )
+
+    @model_validator(mode="after")
+    def _check_inputs(self) -> Study:
+        try:
+            _ = self.inputs
+        except ValidationError as error:
+            raise ValueError(
+                "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors())
+            ) from None
+        dated = [one.name for one in event_endpoints(self.endpoints)]
+        if dated and self.events is None:
+            raise ValueError(
+                f"endpoints: {', '.join(dated)} come from events, and there is no `events` section that says where they lie"
+            )
+        tabled = [one.name for one in table_endpoints(self.endpoints)]
+        if tabled and not self.sources:
+            raise ValueError(
+                f"endpoints: {', '.join(tabled)} come from columns of a table, and there is no source. Give the source, or "
+                "say how the endpoint follows from events: kind: first_event or best_response"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_names(self) -> Study:
@@ -108,13 +151,19 @@ class Study(Section):
             raise ValueError("two endpoints have the same name")
         if self.primary is not None and self.primary not in names:
             raise ValueError(f"primary: no endpoint is named {self.primary!r}; there are {', '.join(names)}")
-        if self.features.events and self.events is None:
-            raise ValueError("features.events: the study has no `events` section that says where they lie")
-        unknown = {one.concept for one in self.features.events} - set(self.events.concepts if self.events else ())
+        if self.features.reads_events and self.events is None:
+            keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
+            raise ValueError(f"{keys}: the study has no `events` section that says where they lie")
+        if self.outcome_codes and self.events is None:
+            raise ValueError("outcome_codes: the study has no `events` section in which they could be found")
+        known = self.events.concepts if self.events else {}
+        unknown = [
+            f"{key}: no concept is named {name}" for name, key in self.features.concepts.items() if name not in known
+        ]
         if unknown:
-            raise ValueError(f"features.events: no concept is named {', '.join(sorted(unknown))}; see events.concepts")
-        first = self.sources[0]
-        if self.events is not None and first.index_time is None and first.asked_at is None:
+            raise ValueError(f"{'; '.join(unknown)}; see events.concepts")
+        first = self.sources[0] if self.sources and self.decisions is None else None
+        if self.events is not None and first is not None and first.index_time is None and first.asked_at is None:
             raise ValueError(
                 "events need the moment of each decision: name its column as `index_time` of the first source"
             )
@@ -126,7 +175,12 @@ class Study(Section):
     @property
     def inputs(self) -> Inputs:
         """The part that travels inside the model."""
-        return Inputs(sources=self.sources, events=self.events)
+        return Inputs(sources=self.sources, events=self.events, decisions=self.decisions)
+
+    @property
+    def published(self) -> tuple[BaselineSection, ...]:
+        """The baselines, each with its inputs."""
+        return tuple(one if isinstance(one, BaselineSection) else BaselineSection(score=one) for one in self.baselines)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import DAYS_PER, BinaryEndpoint, Endpoint
+from theracast_data.decisions.section import BestResponse, FirstEvent
+from theracast_data.endpoints import DAYS_PER, BinaryEndpoint, Endpoint, TrainableEndpoint, is_binary
 from theracast_data.errors import CohortError, StudyError
 
 Floats = NDArray[np.float64]
@@ -88,31 +89,44 @@ def _censoring_survival(time: Floats, event: Floats) -> _Uncensored:
     return at
 
 
-def binary_endpoint(endpoint: Endpoint) -> BinaryEndpoint:
+def binary_endpoint(endpoint: Endpoint) -> TrainableEndpoint:
     """Return the endpoint.
 
     Raises:
-        StudyError: it is not binary; other kinds cannot be trained yet.
+        StudyError: it is not yes or no; other kinds cannot be trained yet.
     """
-    if not isinstance(endpoint, BinaryEndpoint):
-        raise StudyError(
-            f"endpoint {endpoint.name!r} is {endpoint.kind}; this version trains binary endpoints only. Name a binary one "
-            "with `primary:`, or make one from a follow-up: {kind: binary, follow_up: {...}, horizon: 12}."
-        )
-    return endpoint
+    if isinstance(endpoint, BinaryEndpoint | FirstEvent | BestResponse) and is_binary(endpoint):
+        return endpoint
+    made = {
+        "first_event": "give it a `horizon`, e.g. 180d",
+        "best_response": "give it the levels that are `positive`, e.g. [PR, CR]",
+    }.get(endpoint.kind, "make one from a follow-up: {kind: binary, follow_up: {...}, horizon: 12}")
+    raise StudyError(
+        f"endpoint {endpoint.name!r} is {endpoint.kind}; this version trains binary endpoints only. Name a binary one "
+        f"with `primary:`, or {made}."
+    )
 
 
-def binary_target(cohort: Cohort, endpoint: BinaryEndpoint) -> Target:
+def binary_target(cohort: Cohort, endpoint: TrainableEndpoint) -> Target:
     """Return the target of a cohort's decisions."""
     y = cohort.endpoints[endpoint.name].to_numpy(dtype=float)
-    if endpoint.follow_up is None or endpoint.horizon is None:
+    horizon = _horizon_days(endpoint)
+    if horizon is None:
         return Target(y)
     return Target(
         y,
         cohort.endpoints[f"{endpoint.name}.time"].to_numpy(dtype=float),
         cohort.endpoints[f"{endpoint.name}.event"].to_numpy(dtype=float),
-        endpoint.horizon * DAYS_PER[endpoint.follow_up.unit],
+        horizon,
     )
+
+
+def _horizon_days(endpoint: TrainableEndpoint) -> float | None:
+    if isinstance(endpoint, FirstEvent):
+        return endpoint.horizon_days
+    if isinstance(endpoint, BestResponse) or endpoint.follow_up is None or endpoint.horizon is None:
+        return None
+    return endpoint.horizon * DAYS_PER[endpoint.follow_up.unit]
 
 
 def require_both_outcomes(target: Target, *, where: str, least: int = 8) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint, Endpoint, TimeToEventEndpoint
+from theracast_data.endpoints import BinaryEndpoint, Endpoint, TimeToEventEndpoint, as_table_endpoint
 from theracast_data.sources import Kind, OneHotSpec
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +35,7 @@ class AuditContext:
     ) -> AuditContext:
         """Return the context; without named development sites, all that are not external."""
         named = tuple(development) or tuple(site for site in cohort.sites if site not in set(external))
-        return cls(named, tuple(external), tuple(endpoints))
+        return cls(named, tuple(external), tuple(as_table_endpoint(one) for one in endpoints))
 
     @property
     def binary(self) -> list[BinaryEndpoint]:
@@ -95,6 +95,14 @@ def endpoint_values(cohort: Cohort, column: str) -> Floats | None:
     if column not in cohort.endpoints.columns:
         return None
     return np.asarray(cohort.endpoints[column].to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def own_labels(cohort: Cohort, context: AuditContext) -> Iterator[tuple[BinaryEndpoint, Floats]]:
+    """Yield the binary endpoints that are no horizon of a follow-up, with what is known of them, (n,)."""
+    for endpoint in context.binary:
+        label = endpoint_values(cohort, endpoint.name)
+        if label is not None and endpoint.follow_up is None:
+            yield endpoint, label
 
 
 def lacks(cohort: Cohort, site: str, name: str, absent: Booleans) -> bool:

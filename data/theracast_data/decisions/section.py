@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from theracast_data.decisions.windows import Window, parse_duration, parse_window
+from theracast_data.decisions.windows import DAY, Window, parse_duration, parse_window
+from theracast_data.modality import Modality
 from theracast_data.section import Section
 
 Bound = Annotated[float, Field(allow_inf_nan=False)]
+LANDMARK = "landmark"
+"""Name of the column that says on which day after the trigger the question is asked, where landmarks are declared."""
 
 
 class ValueCondition(Section):
@@ -149,6 +153,7 @@ class LandmarkSection(Section):
     last_contact: EventSelector | None = Field(
         None, description="Events that show that the patient is followed; by default every dated event."
     )
+    label: str | None = Field(None, description="What the tumour board reads, e.g. Days since the first dose.")
 
     @field_validator("days")
     @classmethod
@@ -157,13 +162,77 @@ class LandmarkSection(Section):
 
 
 class AttributeSection(EventSelector):
-    """One fact about a patient as known at the decision: the last visible event of these codes."""
+    """One fact about a patient as known at the decision: what the last visible event of these codes says."""
 
-    take: Literal["text", "number", "code"] = Field(
-        "text", description="code: what follows the last // of the code, e.g. MEDS_GENDER//F gives F."
+    take: Literal["text", "number", "code", "years_since"] = Field(
+        "text",
+        description="code: what follows the last // of the code, e.g. MEDS_GENDER//F gives F; years_since: years of "
+        "365.25 days from the first event to the decision, e.g. the age from MEDS_BIRTH.",
     )
-    levels: dict[str, str] = Field({}, description="What was found to what it is called.")
+    levels: dict[str, str | int | float | bool] = Field(
+        {}, description="What was found to what it is called, or to 0/1 for kind: boolean."
+    )
     missing: str | None = Field(None, description="The word for not known; by default it stays missing.")
+
+
+class AttributeColumn(AttributeSection):
+    """One fact about a patient as a column of the cohort, like a column of a table.
+
+    A row to be scored may hold a column of that name: a cell that says something is used in place of the events, and is
+    read as a cell of a table is, numbers in `unit`.
+    """
+
+    label: str | None = Field(None, description="What the tumour board reads; by default made from the name.")
+    modality: Modality = Field("clinical", description="Kind of data; models and explanations are grouped by it.")
+    role: Literal["feature", "covariate"] = Field(
+        "feature", description="`covariate`: kept for audit, subgroups and splits, never given to a model."
+    )
+    kind: Literal["numeric", "boolean", "categorical"] | None = Field(
+        None, description="By default numeric for take: number and years_since, boolean where all `levels` are 0/1."
+    )
+    unit: str | None = Field(
+        None, description="UCUM unit in which the model works; by default the concept's, `a` for years_since."
+    )
+    assume_unit: str | None = Field(None, description="UCUM unit of values whose source names none.")
+    quantity: str | None = Field(None, description="Analyte, for conversions between mass and substance.")
+    aliases: tuple[str, ...] = Field((), description="Other headers under which a row to be scored may hold it.")
+    cap: float | tuple[float, float] | None = Field(
+        None, description="Upper cap, or [lower, upper], in `unit`; features are clipped to it, the audit sees all."
+    )
+    plausible: tuple[float, float] | None = Field(
+        None, description="Clinically possible range in `unit`, for the audit."
+    )
+    transform: Literal["none", "log1p"] = Field("none", description="Scale on which linear models see the column.")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> AttributeColumn:
+        measured = self.take in ("number", "years_since")
+        if measured and (self.levels or self.missing is not None or self.kind not in (None, "numeric")):
+            raise ValueError(f"take: {self.take} gives a number; remove `levels`, `missing` and `kind`")
+        if not measured and self.resolved_kind == "numeric":
+            raise ValueError("kind: numeric needs take: number or years_since")
+        if not measured and (self.unit is not None or self.assume_unit is not None or self.cap is not None):
+            raise ValueError("`unit`, `assume_unit` and `cap` belong to numbers: say take: number, or remove them")
+        if self.take == "years_since" and (self.unit is not None or self.assume_unit is not None):
+            raise ValueError("take: years_since counts years; remove `unit` and `assume_unit`")
+        if self.kind == "boolean" and not self._zero_one:
+            raise ValueError("kind: boolean needs `levels` that map what is found to 0 and 1, e.g. {F: 0, M: 1}")
+        if self.resolved_kind == "boolean" and self.missing is not None:
+            raise ValueError("a boolean attribute has no word for not known; remove `missing`")
+        return self
+
+    @property
+    def resolved_kind(self) -> Literal["numeric", "boolean", "categorical"]:
+        """The type of the column."""
+        if self.kind is not None:
+            return self.kind
+        if self.take in ("number", "years_since"):
+            return "numeric"
+        return "boolean" if self._zero_one else "categorical"
+
+    @property
+    def _zero_one(self) -> bool:
+        return bool(self.levels) and all(not isinstance(one, str) and one in (0, 1) for one in self.levels.values())
 
 
 class DecisionSection(Section):
@@ -175,17 +244,31 @@ class DecisionSection(Section):
     observation: ObservationSection | None = None
     landmarks: LandmarkSection | None = None
     site: AttributeSection | str = Field("all", description="Where the decision is made: from events, or one name.")
-    attributes: dict[str, AttributeSection] = Field({}, description="Further columns of the decisions.")
+    attributes: dict[str, AttributeColumn] = Field(
+        {}, description="Name inside Theracast to a fact of the patient, e.g. age, sex, stage: columns of the cohort."
+    )
     same_day: Literal["hidden", "visible"] = Field(
         "hidden", description="Whether what carries a date without clock time is known on the index day itself."
     )
 
+    @field_validator("site")
+    @classmethod
+    def _check_site(cls, site: AttributeSection | str) -> AttributeSection | str:
+        if isinstance(site, AttributeSection) and site.take not in ("text", "code"):
+            raise ValueError("a site is a name: say take: text or code")
+        return site
+
     @field_validator("attributes")
     @classmethod
-    def _check_names(cls, attributes: dict[str, AttributeSection]) -> dict[str, AttributeSection]:
-        taken = sorted(set(attributes) & {"subject_id", "index_time", "treatment", "site", "landmark"})
+    def _check_names(cls, attributes: dict[str, AttributeColumn]) -> dict[str, AttributeColumn]:
+        taken = sorted(
+            set(attributes) & {"subject_id", "index_time", "treatment", "site", "calendar", LANDMARK, "events"}
+        )
         if taken:
             raise ValueError(f"the decisions have columns of the name {', '.join(taken)} already; choose another")
+        wrong = [name for name in attributes if not re.fullmatch(r"[a-z][a-z0-9_]*", name)]
+        if wrong:
+            raise ValueError(f"name attributes in small letters, digits and _ (found {', '.join(wrong)})")
         return attributes
 
 
@@ -237,6 +320,11 @@ class FirstEvent(_EventEndpoint):
     @classmethod
     def _check_duration(cls, length: str | None) -> str | None:
         return _checked_duration(length)
+
+    @property
+    def horizon_days(self) -> float | None:
+        """The horizon in days."""
+        return None if self.horizon is None else parse_duration(self.horizon) / DAY
 
 
 class BestResponse(_EventEndpoint):

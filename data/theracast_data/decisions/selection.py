@@ -63,6 +63,12 @@ class Selection:
         result[at] = self._numbers(at, condition, concept, selector.concept or selector.codes[0])
         return result
 
+    def numbers_at(
+        self, at: npt.NDArray[np.intp], selector: EventSelector, condition: ValueCondition
+    ) -> npt.NDArray[np.float64]:
+        """Return the numbers of the events at these positions in the unit of the condition; NaN where not known."""
+        return self._numbers(at, condition, self._concept(selector), selector.concept or selector.codes[0])
+
     def _concept(self, selector: EventSelector) -> Concept | None:
         if selector.concept is None:
             return None

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from theracast_data.cohort import AttritionStep
+from theracast_data.decisions.attributes import PAST, attribute_cells, said_at
 from theracast_data.decisions.attrition import AttritionCounter
 from theracast_data.decisions.section import (
     AttributeSection,
@@ -35,7 +36,6 @@ from theracast_data.decisions.windows import (
 )
 from theracast_data.events.concepts import Concept
 
-PAST = Window(None, 0, closed_start=False, closed_end=True)
 FUTURE = Window(0, None, closed_start=True, closed_end=False)
 NEVER = np.iinfo(np.int64).max
 
@@ -46,7 +46,8 @@ class Decisions:
 
     Attributes:
         frame: (n, ...) `subject_id`, `index_time` datetime64[us], `treatment`, `site`, `landmark` (days after the
-            trigger), then the attributes of the section; by patient and index time.
+            trigger), then the attributes of the section as the cells that events hold (see `type_attributes`), None
+            where they say nothing; by patient and index time.
         attrition: one step for each rule and site, in the order of the rules.
         notes: what could not be decided, in words, to the number of events concerned.
     """
@@ -57,7 +58,7 @@ class Decisions:
 
 
 @dataclass(frozen=True)
-class _Triggers:
+class Triggers:
     """n occurrences of the trigger: patient, time in microseconds, treatment."""
 
     subject: Integers
@@ -90,18 +91,18 @@ def derive_decisions(
     """
     selection = Selection(event_arrays(events, same_day=section.same_day), concepts or {})
     arrays = selection.arrays
-    triggers = _triggers(selection, section.trigger)
+    triggers = find_triggers(selection, section.trigger)
     with_trigger = len(np.unique(triggers.subject))
     sites = _sites(selection, section.site, triggers)
     counter = AttritionCounter(sites)
     for rule in section.include:
-        counter.keep(_meets(selection, rule, triggers), rule.name)
+        counter.keep(meets_rule(selection, rule, triggers), rule.name)
     for rule in section.exclude:
-        counter.keep(~_meets(selection, rule, triggers), f"not: {rule.name}")
+        counter.keep(~meets_rule(selection, rule, triggers), f"not: {rule.name}")
     if section.observation is not None:
         before, after = section.observation.before, section.observation.after
         if before is not None:
-            enough = _observed_before(selection, section.observation, triggers, before)
+            enough = observed_before(selection, section.observation, triggers, before)
             counter.keep(enough, f"observed for {before} before the trigger")
         if after is not None:
             enough = _observed_after(selection, section.observation, triggers, after)
@@ -121,15 +122,14 @@ def derive_decisions(
         }
     )
     for name, attribute in section.attributes.items():
-        found = _attribute(selection, attribute, triggers.subject[position], index)
-        frame[name] = pd.Series(found, dtype="float64" if attribute.take == "number" else "str")
+        frame[name] = pd.Series(attribute_cells(selection, attribute, triggers.subject[position], index), dtype=object)
     order = np.lexsort((landmark, index, triggers.subject[position]))
     return Decisions(
         frame.iloc[order].reset_index(drop=True), (first, *counter.steps, *steps), dict(sorted(selection.notes.items()))
     )
 
 
-def _triggers(selection: Selection, section: TriggerSection) -> _Triggers:
+def find_triggers(selection: Selection, section: TriggerSection) -> Triggers:
     arrays = selection.arrays
     at = np.flatnonzero(selection.of(section) & (arrays.time != UNDATED))
     subject, time = arrays.subject[at], arrays.time[at]
@@ -147,7 +147,7 @@ def _triggers(selection: Selection, section: TriggerSection) -> _Triggers:
         number = np.cumsum(chosen)
         before = np.searchsorted(subject, subject, side="left")  # sorted by patient: where the patient begins
         chosen &= number - np.r_[0, number][before] == wanted
-    return _Triggers(subject[chosen], time[chosen], treatment[chosen])
+    return Triggers(subject[chosen], time[chosen], treatment[chosen])
 
 
 def _joined(group: Integers, name: Integers, names: npt.NDArray[np.str_], *, count: int) -> npt.NDArray[np.object_]:
@@ -159,7 +159,7 @@ def _joined(group: Integers, name: Integers, names: npt.NDArray[np.str_], *, cou
     return joined
 
 
-def _meets(selection: Selection, rule: WindowRule, triggers: _Triggers) -> Booleans:
+def meets_rule(selection: Selection, rule: WindowRule, triggers: Triggers) -> Booleans:
     """Return which triggers meet the rule, (n,)."""
     arrays = selection.arrays
     at = np.flatnonzero(selection.of(rule))
@@ -177,13 +177,13 @@ def _meets(selection: Selection, rule: WindowRule, triggers: _Triggers) -> Boole
     return np.asarray((count >= fewest) & (count <= (NEVER if most is None else most)), dtype=np.bool_)
 
 
-def _observed_before(selection: Selection, section: ObservationSection, triggers: _Triggers, least: str) -> Booleans:
+def observed_before(selection: Selection, section: ObservationSection, triggers: Triggers, least: str) -> Booleans:
     """Return which triggers have this much observation before them."""
     start = _edge(selection, section.start, section.ignore, triggers, ahead=False)
     return np.asarray((start != UNDATED) & (start <= triggers.time - parse_duration(least)), dtype=np.bool_)
 
 
-def _observed_after(selection: Selection, section: ObservationSection, triggers: _Triggers, least: str) -> Booleans:
+def _observed_after(selection: Selection, section: ObservationSection, triggers: Triggers, least: str) -> Booleans:
     """Return which triggers have this much observation after them, or an event that leaves nothing to observe."""
     end = _edge(selection, section.end, section.ignore, triggers, ahead=True)
     enough = (end != NEVER) & (end >= triggers.time + parse_duration(least))
@@ -197,7 +197,7 @@ def _observed_after(selection: Selection, section: ObservationSection, triggers:
 
 
 def _edge(
-    selection: Selection, codes: EventSelector | None, ignore: tuple[str, ...], triggers: _Triggers, *, ahead: bool
+    selection: Selection, codes: EventSelector | None, ignore: tuple[str, ...], triggers: Triggers, *, ahead: bool
 ) -> Integers:
     """Return where the observation around each trigger begins, or with `ahead` ends, in microseconds.
 
@@ -222,7 +222,7 @@ def _edge(
 def _landmarks(
     selection: Selection,
     section: LandmarkSection | None,
-    triggers: _Triggers,
+    triggers: Triggers,
     *,
     counter: AttritionCounter,
     sites: npt.NDArray[np.object_],
@@ -265,37 +265,15 @@ def _instant(moment: datetime) -> int:
     return int(naive.to_datetime64().astype("datetime64[us]").astype(np.int64))
 
 
-def _sites(selection: Selection, site: AttributeSection | str, triggers: _Triggers) -> npt.NDArray[np.object_]:
+def _sites(selection: Selection, site: AttributeSection | str, triggers: Triggers) -> npt.NDArray[np.object_]:
     if isinstance(site, str):
         return np.full(len(triggers.time), site, dtype=object)
-    found = _attribute(selection, site, triggers.subject, triggers.time)
-    return np.array([site.missing or "unknown" if one is None else str(one) for one in found], dtype=object)
+    return site_names(selection, site, triggers.subject, triggers.time, missing=site.missing or "unknown")
 
 
-def _attribute(
-    selection: Selection, section: AttributeSection, subject: Integers, index: Integers
+def site_names(
+    selection: Selection, site: AttributeSection, subject: Integers, index: Integers, *, missing: str
 ) -> npt.NDArray[np.object_]:
-    """Return what the last visible event says at each index time, None (or the word for it) where there is none."""
-    arrays = selection.arrays
-    at = np.flatnonzero(selection.of(section))
-    decision, event = pairs_in_window(subject, index, arrays.subject[at], arrays.time[at], PAST)
-    event = at[event]
-    visible = arrays.known[event] <= index[decision]
-    decision, event = decision[visible], event[visible]
-    if section.take == "number":
-        said = arrays.number[event].astype(object)
-        usable = np.isfinite(arrays.number[event])
-    elif section.take == "code":
-        endings = np.array([code.rsplit("//", 1)[-1] for code in arrays.codes], dtype=object)
-        said, usable = endings[arrays.code[event]], np.ones(len(event), np.bool_)
-    else:
-        said = arrays.texts(event)
-        usable = np.array([isinstance(one, str) and bool(one.strip()) for one in said], dtype=np.bool_)
-    # Ties at one moment are broken by what is said, so that the order of the rows decides nothing.
-    facts = pd.DataFrame({"decision": decision, "time": arrays.time[event], "said": said})[usable]
-    facts = facts.sort_values(["decision", "time", "said"]).drop_duplicates("decision", keep="last")
-    result = np.full(len(index), None if section.take == "number" else section.missing, dtype=object)
-    result[facts["decision"].to_numpy()] = [
-        one if section.take == "number" else section.levels.get(one, one) for one in facts["said"]
-    ]
-    return result
+    """Return the site that the events visible at each index time name, `missing` where they name none."""
+    found = said_at(selection, site, subject, index)
+    return np.array([missing if one is None else str(site.levels.get(one, one)) for one in found], dtype=object)

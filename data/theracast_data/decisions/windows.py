@@ -173,6 +173,16 @@ def event_arrays(
     )
 
 
+def with_known_times(events: pa.Table, same_day: SameDay) -> pa.Table:
+    """Return the events with the `available_time` that `same_day` gives to what carries a date without clock time."""
+    time, available = _microseconds(events["time"]), _microseconds(events["available_time"])
+    end = np.where(time != UNDATED, time, 0) + DAY - 1
+    date_only = (time != UNDATED) & (time % DAY == 0) & ((available == UNDATED) | (available == end))
+    known = np.where(date_only, time if same_day == "visible" else end, available)
+    column = pa.array(known, mask=known == UNDATED).cast(pa.timestamp("us"))
+    return events.set_column(events.column_names.index("available_time"), "available_time", column)
+
+
 def subject_positions(arrays: EventArrays, subject_ids: npt.ArrayLike) -> Integers:
     """Return where these patients stand in `arrays.subjects`, -1 for those without events."""
     return np.asarray(pd.Index(arrays.subjects).get_indexer(pd.Index(np.asarray(subject_ids, dtype=object))), np.int64)

@@ -18,7 +18,9 @@ class EventSection(Section):
     engine: Literal["duckdb", "spark"] = Field(
         "duckdb", description="What computes the features of the study; the results are the same, cell by cell."
     )
-    concepts: dict[str, Concept] = Field(min_length=1, description="Name of a concept to its codes, unit and ranges.")
+    concepts: dict[str, Concept] = Field(
+        {}, description="Name of a concept to its codes, unit and ranges; variants, diagnoses and drugs need none."
+    )
 
     @field_validator("concepts")
     @classmethod

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Literal
 
 import pandas as pd
+import pyarrow as pa
+from pydantic import Field, field_validator
 
 from theracast_data.errors import StudyError
+from theracast_data.section import Section
+from theracast_features.events.builder import coded_events, column_of, named_columns
 from theracast_features.events.visible import by_decision, require_columns, visible_events
-from theracast_features.naming import nearest_name
+from theracast_features.naming import label_from_name, nearest_name
+from theracast_features.specs import FeatureSpec, feature_name
 
 # Quan H et al. Med Care 2005;43:1130-1139, table 1, column "ICD-10". Beginnings of codes, without the point.
 _DIABETES = tuple(f"E{kind}" for kind in (10, 11, 12, 13, 14))
@@ -70,6 +77,118 @@ CHARLSON_WEIGHTS: Mapping[str, Mapping[str, int]] = MappingProxyType(
 _GRAVER = {"mild_liver": "severe_liver", "diabetes": "diabetes_complicated", "cancer": "metastatic"}
 
 
+_SOURCES = {
+    "1987": "Charlson ME et al. J Chronic Dis 1987;40:373-383; codes of Quan H et al. Med Care 2005;43:1130-1139",
+    "2011": "Quan H et al. Am J Epidemiol 2011;173:676-682; codes of Quan H et al. Med Care 2005;43:1130-1139",
+}
+
+
+class ComorbiditySection(Section):
+    """The Charlson index from ICD-10 diagnoses. Features are called `clin.charlson.score`, `clin.charlson.renal`, ..."""
+
+    weights: Literal["1987", "2011"] = Field("1987", description="As first published, or as updated by Quan et al.")
+    exclude: tuple[str, ...] = Field(
+        (), description="Diseases that give no points, e.g. the cancer under treatment: [cancer, metastatic]."
+    )
+    diseases: Literal["all", "none"] | tuple[str, ...] = Field(
+        "all", description="Diseases that become features of their own, beside the score."
+    )
+    lookback_days: float | None = Field(
+        None, gt=0, description="Only diagnoses of the last so many days (d) count, and those without a time."
+    )
+
+    @field_validator("exclude", "diseases")
+    @classmethod
+    def _check_diseases(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for name in () if isinstance(names, str) else names:
+            if name not in CHARLSON_CODES:
+                raise ValueError(
+                    f"the Charlson index has no disease {name!r}{nearest_name(name, CHARLSON_CODES)}. "
+                    f"Diseases: {', '.join(CHARLSON_CODES)}"
+                )
+        return names
+
+
+@dataclass(frozen=True)
+class ComorbidityBuilder:
+    """The `features.comorbidity` of a study; see `EventBuilder`."""
+
+    section: ComorbiditySection
+
+    @cached_property
+    def _meanings(self) -> dict[str, FeatureSpec]:
+        named = {"all": tuple(CHARLSON_CODES), "none": ()}
+        own = self.section.diseases
+        diseases = named[own] if isinstance(own, str) else own
+        label = f"Charlson comorbidity index ({self.section.weights})"
+        if self.section.exclude:
+            label += f" without {', '.join(self.section.exclude)}"
+        return {
+            column: FeatureSpec(
+                name=feature_name("clinical", "charlson", column),
+                modality="clinical",
+                kind="numeric" if column == "score" else "boolean",
+                label=label if column == "score" else f"{label_from_name(column)} (Charlson)",
+                columns=("diagnoses",),
+                role="derived",
+                source=_SOURCES[self.section.weights],
+            )
+            for column in dict.fromkeys(("score", *diseases))
+        }
+
+    @property
+    def catalogue(self) -> tuple[FeatureSpec, ...]:
+        """The meaning of each column."""
+        return tuple(self._meanings.values())
+
+    def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return score and diseases as of each decision."""
+        table = charlson(
+            self._diagnoses(events),
+            decisions,
+            weights=self.section.weights,
+            exclude=self.section.exclude,
+            lookback_days=self.section.lookback_days,
+        )
+        return named_columns(table, self._meanings)
+
+    def steps(self, name: str) -> tuple[str, ...]:
+        """Return which diagnoses count, and for what."""
+        column = column_of(name, self._meanings)
+        days = self.section.lookback_days
+        steps = [
+            "diagnoses: events with ICD-10 codes",
+            f"seen: those {'' if days is None else f'of the last {days:g} d, or without a time, '}up to the decision that were "
+            "available by then; none at all is missing, not healthy",
+        ]
+        if column == "score":
+            points = CHARLSON_WEIGHTS[self.section.weights]
+            counted = [f"{disease} {points[disease]}" for disease in points if disease not in self.section.exclude]
+            return (*steps, f"points: {', '.join(counted)} ({_SOURCES[self.section.weights]})")
+        graver = _GRAVER.get(column)
+        replaced = "" if graver is None else f"; {graver} replaces it"
+        return (*steps, f"codes that begin with {', '.join(CHARLSON_CODES[column])}{replaced}")
+
+    def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the diagnoses seen, with the Charlson diseases of each.
+
+        Of one disease its own and its graver form's; where there is none, the others, for they make the answer a no.
+        """
+        column = column_of(name, self._meanings)
+        seen = _seen(self._diagnoses(events), decisions, self.section.lookback_days)
+        found = seen["code"].map(charlson_diseases)
+        seen = seen.assign(disease=found.map(", ".join))
+        if column == "score":
+            return seen
+        wanted = {column, _GRAVER.get(column)}
+        own = found.map(lambda diseases: not wanted.isdisjoint(diseases)).astype(bool)
+        return seen[own | ~own.groupby(seen["decision"]).transform("any").astype(bool)]
+
+    def _diagnoses(self, events: pa.Table) -> pd.DataFrame:
+        own: pd.DataFrame = coded_events(events, _is_diagnosis).to_pandas()
+        return own
+
+
 def charlson_diseases(code: str) -> tuple[str, ...]:
     """Return the Charlson diseases that one event code stands for, none for codes that are not ICD-10 diagnoses.
 
@@ -114,9 +233,7 @@ def charlson(
             )
     require_columns(events, ("code",), what="events")
     diagnoses = events[events["code"].map(_is_diagnosis).astype(bool)]
-    seen = visible_events(diagnoses, decisions)
-    if lookback_days is not None:
-        seen = seen[~(seen["time"] <= seen["index_time"] - pd.Timedelta(days=lookback_days))]
+    seen = _seen(diagnoses, decisions, lookback_days)
     meaning = {code: charlson_diseases(code) for code in seen["code"].unique()}
     met = seen.assign(disease=seen["code"].map(meaning)).explode("disease")
     table = pd.DataFrame(0.0, index=sorted(seen["decision"].unique()), columns=list(CHARLSON_CODES))
@@ -129,6 +246,14 @@ def charlson(
     )
     table.insert(0, "score", (table * points).sum(axis=1))
     return by_decision(table, decisions)
+
+
+def _seen(diagnoses: pd.DataFrame, decisions: pd.DataFrame, lookback_days: float | None) -> pd.DataFrame:
+    """Return the visible diagnoses inside the look-back; those without a time are true at all times."""
+    seen = visible_events(diagnoses, decisions)
+    if lookback_days is None:
+        return seen
+    return seen[~(seen["time"] <= seen["index_time"] - pd.Timedelta(days=lookback_days))]
 
 
 def _is_diagnosis(code: str) -> bool:

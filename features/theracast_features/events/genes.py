@@ -8,16 +8,24 @@ patients were sequenced stands in rows of `tests`, for a sample without variants
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+import pyarrow as pa
+from pydantic import Field, model_validator
 
 from theracast_data.errors import StudyError
+from theracast_data.events.readers.variants import variant_frames
 from theracast_data.events.report import IngestReport
 from theracast_data.section import Section
+from theracast_data.sources import Kind
+from theracast_features.events.builder import coded_events, column_of, named_columns
 from theracast_features.events.visible import by_decision, require_columns, visible_events
+from theracast_features.naming import label_from_name
+from theracast_features.specs import FeatureSpec, feature_name
 
 SILENT = ("synonymous", "silent")
 
@@ -32,21 +40,155 @@ class BurdenRule(Section):
     panel_megabases: float = Field(1.1, gt=0, description="Coding region that was sequenced, Mb.")
     synonymous: bool = Field(True, description="Whether synonymous variants count.")
     drivers: bool = Field(False, description="Whether known and likely driver mutations count.")
-    min_allele_fraction: float = Field(0.005, ge=0, le=1, description="Smaller allele fractions do not count.")
+    min_allele_fraction: float = Field(
+        0.005, ge=0, le=1, description="Smaller allele fractions do not count; unknown ones do."
+    )
+
+    @property
+    def source(self) -> str | None:
+        """The publication, where the rule is its own."""
+        return "Gandara DR et al. Nat Med 2018;24:1441-1448" if self == BurdenRule() else None
 
 
 class GeneSection(Section):
-    """Which genes and groups of genes become features."""
+    """What sequencing becomes. Features are called `gen.NAME.KRAS.mutated`, `gen.NAME.tmb`, ...
 
+    Events are those of the `variants` reader: `VARIANT//GENE//effect`, and `ASSAY//name` for each sample tested.
+    """
+
+    name: str = Field("sequencing", pattern=r"^[a-z][a-z0-9_]*$", description="Name in the features, e.g. blood.")
+    assay: str | None = Field(
+        None, description="Name of the test, as `assay` of the ingested source; by default any test counts."
+    )
+    panels: Mapping[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Test to the symbols of the genes it covers; one not named here covers all."
+    )
     genes: tuple[str, ...] = Field((), description="HGNC symbols.")
     pathways: Mapping[str, tuple[str, ...]] = Field(
         default_factory=dict, description="Name of a pathway to the symbols of its genes."
     )
+    allele_fractions: bool = Field(True, description="Whether a gene's largest allele fraction becomes a feature too.")
     synonymous: bool = Field(False, description="Whether a synonymous variant makes a gene mutated.")
     max_somatic_allele_fraction: float = Field(
         1.0, gt=0, le=1, description="Allele fractions above are left out of MSAF, as likely germline. OAK: 0.2."
     )
-    burden: BurdenRule = Field(default_factory=BurdenRule)
+    burden: BurdenRule = Field(
+        default_factory=BurdenRule, description="What the tumour mutational burden counts, and over how much."
+    )
+
+    @model_validator(mode="after")
+    def _check_names(self) -> GeneSection:
+        both = [name for name in self.pathways if name in self.genes]
+        if both:
+            raise ValueError(f"{', '.join(both)} is a gene and a pathway; give the pathway another name")
+        return self
+
+
+@dataclass(frozen=True)
+class GeneBuilder:
+    """The `features.genes` of a study; see `EventBuilder`."""
+
+    section: GeneSection
+
+    @cached_property
+    def _meanings(self) -> dict[str, FeatureSpec]:
+        section, meanings = self.section, {}
+        for gene in dict.fromkeys(section.genes):
+            meanings[f"{gene}.mutated"] = self._spec(f"{gene}.mutated", f"{gene} mutated", (gene,), kind="boolean")
+            if section.allele_fractions:
+                meanings[f"{gene}.max_af"] = self._spec(
+                    f"{gene}.max_af", f"{gene}, largest allele fraction", (gene,), unit="1"
+                )
+        for pathway, genes in section.pathways.items():
+            label = f"{label_from_name(pathway)} pathway mutated"
+            meanings[f"{pathway}.mutated"] = self._spec(f"{pathway}.mutated", label, genes, kind="boolean")
+        every, burden = ("variants",), self.section.burden.source
+        return meanings | {
+            "variants": self._spec("variants", "Variants", every),
+            "tmb_count": self._spec("tmb_count", "Variants in the tumour mutational burden", every, source=burden),
+            "tmb": self._spec("tmb", "Tumour mutational burden", every, unit="{mutations}/Mb", source=burden),
+            "msaf": self._spec("msaf", "Largest somatic allele fraction", every, unit="1"),
+        }
+
+    def _spec(
+        self,
+        column: str,
+        label: str,
+        genes: tuple[str, ...],
+        *,
+        unit: str | None = None,
+        kind: Kind = "numeric",
+        source: str | None = None,
+    ) -> FeatureSpec:
+        where = "" if self.section.name == "sequencing" else f" ({label_from_name(self.section.name).lower()})"
+        return FeatureSpec(
+            name=feature_name("genomic", self.section.name, column),
+            modality="genomic",
+            kind=kind,
+            label=label + where,
+            columns=genes,
+            unit=unit,
+            role="derived",
+            source=source,
+        )
+
+    @property
+    def catalogue(self) -> tuple[FeatureSpec, ...]:
+        """The meaning of each column."""
+        return tuple(self._meanings.values())
+
+    def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return what the sequencing known at each decision shows."""
+        variants, tests = self._frames(events)
+        return named_columns(gene_features(variants, tests, decisions, self.section), self._meanings)
+
+    def steps(self, name: str) -> tuple[str, ...]:
+        """Return which variants and tests are looked at, and what counts."""
+        column = column_of(name, self._meanings)
+        section, rule = self.section, self.section.burden
+        steps = [
+            "variants: events VARIANT//GENE//effect; a variant that is named twice counts once",
+            f"tested: events ASSAY//{section.assay or '...'}; without one everything is missing",
+            "seen: those up to the decision that were available by then, and those without a time",
+        ]
+        if column.startswith("tmb"):
+            left_out = [
+                word
+                for word, counts in (("synonymous ones", rule.synonymous), ("known and likely drivers", rule.drivers))
+                if not counts
+            ]
+            without = f", without {' and '.join(left_out)}" if left_out else ""
+            steps.append(
+                f"counted: allele fraction from {rule.min_allele_fraction:g}{without}; {rule.panel_megabases:g} Mb"
+            )
+        elif column == "msaf":
+            steps.append(f"the largest allele fraction up to {section.max_somatic_allele_fraction:g}")
+        else:
+            genes = self._meanings[column].columns
+            named = "" if column == "variants" else f" of {', '.join(genes)}"
+            steps.append(f"counted: variants{named}{'' if section.synonymous else ' that are not synonymous'}")
+        return tuple(steps)
+
+    def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the tests, and the variants that count for the feature."""
+        column = column_of(name, self._meanings)
+        variants, tests = self._frames(events)
+        seen, tested = _once(visible_events(variants, decisions)), visible_events(tests, decisions)
+        if column.startswith("tmb"):
+            seen = seen[burden_counts(seen, self.section.burden)]
+        elif column == "msaf":
+            seen = seen[seen["allele_fraction"] <= self.section.max_somatic_allele_fraction]
+        else:
+            seen = _changing(seen, self.section)
+            if column != "variants":
+                seen = seen[seen["gene"].isin(self._meanings[column].columns)]
+        return pd.concat([tested.drop(columns="panel"), seen]).sort_values(["decision", "time"], kind="stable")
+
+    def _frames(self, events: pa.Table) -> tuple[pd.DataFrame, pd.DataFrame]:
+        own = coded_events(events, lambda code: code.startswith(("VARIANT//", "ASSAY//")))
+        variants, tests = variant_frames(own, assay=self.section.assay)
+        panels = [self.section.panels.get(assay) for assay in tests["assay"]]
+        return variants, tests.assign(panel=pd.Series(panels, index=tests.index, dtype=object))
 
 
 def gene_features(
@@ -77,11 +219,11 @@ def gene_features(
     seen = _once(visible_events(variants, decisions))
     tested = visible_events(tests, decisions)
     sequenced = pd.Index(tested["decision"].unique())
-    changing = seen if section.synonymous else seen[~seen["effect"].isin(SILENT)]
+    changing = _changing(seen, section)
     covered = _covered(tested, sequenced)
     names = dict.fromkeys([*section.genes, *(gene for genes in section.pathways.values() for gene in genes)])
-    largest = _largest(changing, list(names), sequenced)
-    mutated = pd.DataFrame({gene: _mutated(largest[gene], covered, gene) for gene in names}, index=sequenced)
+    largest, found = _by_gene(changing, list(names), sequenced)
+    mutated = pd.DataFrame({gene: _mutated(found[gene], covered, gene) for gene in names}, index=sequenced)
     columns: dict[str, pd.Series] = {}
     for gene in section.genes:
         columns[f"{gene}.mutated"] = mutated[gene]
@@ -106,7 +248,7 @@ def burden_counts(variants: pd.DataFrame, rule: BurdenRule) -> pd.Series:
     Raises:
         SchemaError: the rule leaves drivers out, but no column says which they are.
     """
-    counts = variants["allele_fraction"] >= rule.min_allele_fraction
+    counts = ~(variants["allele_fraction"] < rule.min_allele_fraction)
     if not rule.synonymous:
         counts &= ~variants["effect"].isin(SILENT)
     if not rule.drivers:
@@ -177,15 +319,19 @@ def _covered(tested: pd.DataFrame, sequenced: pd.Index) -> pd.Series:
     return pd.Series(panels, index=sequenced, dtype=object)
 
 
-def _largest(changing: pd.DataFrame, genes: list[str], sequenced: pd.Index) -> pd.DataFrame:
-    """Return (sequenced, genes) largest allele fraction; NaN where the gene is not mutated."""
-    mine = changing[changing["gene"].isin(genes)]
-    table = mine.groupby(["decision", "gene"])["allele_fraction"].max().unstack("gene")
-    return table.reindex(index=sequenced, columns=genes).astype(np.float64)
+def _changing(seen: pd.DataFrame, section: GeneSection) -> pd.DataFrame:
+    """Return the variants that make a gene mutated."""
+    return seen if section.synonymous else seen[~seen["effect"].isin(SILENT)]
 
 
-def _mutated(largest: pd.Series, covered: pd.Series, gene: str) -> pd.Series:
+def _by_gene(changing: pd.DataFrame, genes: list[str], sequenced: pd.Index) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (sequenced, genes) the largest allele fraction, NaN where none is known, and whether there is a variant."""
+    mine = changing[changing["gene"].isin(genes)].groupby(["decision", "gene"])["allele_fraction"]
+    largest = mine.max().unstack("gene").reindex(index=sequenced, columns=genes).astype(np.float64)
+    return largest, mine.size().unstack("gene").reindex(index=sequenced, columns=genes).notna()
+
+
+def _mutated(found: pd.Series, covered: pd.Series, gene: str) -> pd.Series:
     """Return 1 where the gene is mutated, 0 where it was tested and is not, NaN where no test covered it."""
     looked_at = covered.map(lambda genes: genes is None or gene in genes).astype(bool)
-    found = largest.notna()
     return found.astype(np.float64).where(found | looked_at)

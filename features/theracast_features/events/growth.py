@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
+from theracast_data.errors import StudyError
+from theracast_data.events.concepts import Concept
 from theracast_data.events.report import IngestReport
-from theracast_features.events.visible import by_decision, groups, require_columns, start_times, visible_events
+from theracast_data.section import Section
+from theracast_data.sources import Kind
+from theracast_features.events.builder import column_of, concept_step, concept_values, named_columns
+from theracast_features.events.start import TreatmentStart, start_step, with_start
+from theracast_features.events.visible import (
+    by_decision,
+    dated,
+    groups,
+    require_columns,
+    start_times,
+    visible_events,
+)
+from theracast_features.naming import label_from_name
+from theracast_features.specs import FeatureSpec, feature_name
 
 Floats = NDArray[np.float64]
 DAYS_PER_MONTH = 365.25 / 12
 DAY = pd.Timedelta(days=1)
 
-GROWTH = (
+GrowthColumn = Literal[
     "points",
     "baseline_mm",
     "last_mm",
@@ -29,7 +49,38 @@ GROWTH = (
     "days_to_progression",
     "growth_per_day",
     "decay_per_day",
-)
+]
+_RECIST = "RECIST 1.1, Eisenhauer EA et al. Eur J Cancer 2009;45:228-247"
+_STEIN = "Stein WD et al. Clin Cancer Res 2011;17:907-917"
+_FERTE = "Ferte C et al. Clin Cancer Res 2014;20:246-252"
+# Label, unit, kind, publication of each.
+_MEANINGS: Mapping[GrowthColumn, tuple[str, str | None, Kind, str | None]] = {
+    "points": ("measurements", None, "numeric", None),
+    "baseline_mm": ("baseline", "mm", "numeric", None),
+    "last_mm": ("last", "mm", "numeric", None),
+    "nadir_mm": ("smallest", "mm", "numeric", _RECIST),
+    "change_percent": ("change from baseline", "%", "numeric", _RECIST),
+    "best_change_percent": ("best change from baseline", "%", "numeric", _RECIST),
+    "from_nadir_percent": ("change from the smallest before", "%", "numeric", _RECIST),
+    "tgr_percent_per_month": ("growth rate of the volume", "%/mo", "numeric", _FERTE),
+    "progressed": ("progressed, target lesions", None, "boolean", _RECIST),
+    "days_to_progression": ("days to progression, target lesions", "d", "numeric", _RECIST),
+    "growth_per_day": ("growth rate of the regression-growth model", "/d", "numeric", _STEIN),
+    "decay_per_day": ("decay rate of the regression-growth model", "/d", "numeric", _STEIN),
+}
+GROWTH: tuple[GrowthColumn, ...] = tuple(_MEANINGS)
+_MODEL = ("growth_per_day", "decay_per_day")
+
+
+class GrowthSection(Section):
+    """Course and growth of the tumour from serial sums of diameters. Features are called `image.CONCEPT.nadir_mm`, ..."""
+
+    concept: str = Field(description="Name of a concept with unit mm: the sum of the target lesions' diameters.")
+    name: str | None = Field(None, description="Name in the features; by default that of the concept.")
+    growth: tuple[GrowthColumn, ...] = Field(GROWTH, min_length=1, description="Which become features.")
+    start: TreatmentStart | None = Field(
+        None, description="Start of the treatment, for the baseline; by default the first sum is the baseline."
+    )
 
 
 def tumour_growth_rate(first_mm: ArrayLike, later_mm: ArrayLike, days: ArrayLike) -> Floats:
@@ -169,6 +220,79 @@ def course(days: ArrayLike, sums_mm: ArrayLike) -> Course:
     )
 
 
+@dataclass(frozen=True)
+class GrowthBuilder:
+    """One of the `features.growth` of a study; see `EventBuilder`."""
+
+    section: GrowthSection
+    concepts: Mapping[str, Concept]
+
+    def __post_init__(self) -> None:
+        found = self.concepts[self.section.concept].unit
+        if found != "mm":
+            raise StudyError(
+                f"features.growth: the concept {self.section.concept!r} must have the unit mm, for RECIST counts "
+                f"millimetres (found {found or 'none'}). Write `unit: mm` there; values in cm are converted."
+            )
+
+    @cached_property
+    def _meanings(self) -> dict[str, FeatureSpec]:
+        concept, name = self.concepts[self.section.concept], self.section.name or self.section.concept
+        meanings = {}
+        for column in dict.fromkeys(self.section.growth):
+            label, unit, kind, source = _MEANINGS[column]
+            meanings[str(column)] = FeatureSpec(
+                name=feature_name(concept.modality, name, column),
+                modality=concept.modality,
+                kind=kind,
+                label=f"{concept.label or label_from_name(name)}, {label}",
+                columns=(self.section.concept,),
+                unit=unit,
+                role="derived",
+                source=source,
+            )
+        return meanings
+
+    @property
+    def catalogue(self) -> tuple[FeatureSpec, ...]:
+        """The meaning of each column."""
+        return tuple(self._meanings.values())
+
+    def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return course and growth as of each decision."""
+        asked = with_start(events, decisions, self.section.start, self.concepts)
+        fit = any(column in self.section.growth for column in _MODEL)
+        return named_columns(growth_features(self._sums(events), asked, since="start", fit=fit), self._meanings)
+
+    def steps(self, name: str) -> tuple[str, ...]:
+        """Return what is measured, from when, and the rule."""
+        spec = self._meanings[column_of(name, self._meanings)]
+        steps = (
+            concept_step(self.section.concept, self.concepts[self.section.concept]),
+            "seen: those up to the decision that were available by then",
+            start_step(self.section.start, self.concepts) + (", or the first" if self.section.start else ""),
+        )
+        return steps if spec.source is None else (*steps, f"rule: {spec.source}")
+
+    def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the sums from the baseline on; of the growth rate the last two, of the last sum that one alone."""
+        column = column_of(name, self._meanings)
+        seen = dated(visible_events(self._sums(events), decisions)).dropna(subset=["value"])
+        starts = start_times(with_start(events, decisions, self.section.start, self.concepts), "start")
+        parts = [seen.iloc[:0]]
+        for number, group in groups(seen):
+            moments, start = group["time"].drop_duplicates(), starts[number]
+            first = 0 if start is None else max(int((moments <= start).sum()) - 1, 0)
+            used = {"tgr_percent_per_month": moments.iloc[-2:], "last_mm": moments.iloc[-1:]}.get(
+                column, moments[first:]
+            )
+            parts.append(group[group["time"].isin(used.iloc[:1] if column == "baseline_mm" else used)])
+        return pd.concat(parts)
+
+    def _sums(self, events: pa.Table) -> pd.DataFrame:
+        return concept_values(events, self.section.concept, self.concepts)
+
+
 def growth_features(
     sums: pd.DataFrame, decisions: pd.DataFrame, *, since: str | None = None, fit: bool = True
 ) -> pd.DataFrame:
@@ -184,7 +308,7 @@ def growth_features(
         fit: whether to fit the regression-growth model, milliseconds a decision; otherwise its columns are missing.
     """
     require_columns(sums, ("value",), what="sums")
-    seen = visible_events(sums, decisions).dropna(subset=["time", "value"])
+    seen = dated(visible_events(sums, decisions)).dropna(subset=["value"])
     starts = start_times(decisions, since)
     rows = {decision: _summary(group, starts[decision], fit=fit) for decision, group in groups(seen)}
     table = by_decision(pd.DataFrame.from_dict(rows, orient="index", columns=list(GROWTH), dtype=np.float64), decisions)

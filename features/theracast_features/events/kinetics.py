@@ -1,23 +1,52 @@
 """Kinetics of a serum tumour marker: doubling time, half-life, and declines such as PSA50.
 
-The CA-125 elimination rate KELIM is not here: it is an empirical Bayes estimate under a population model whose published
-parameters would have to be reproduced exactly. The log-linear `half_life_days` is its simple relative, not its equal.
+The CA-125 elimination rate KELIM is in `kelim.py`. The log-linear `half_life_days` is its simple relative, not its equal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
-from theracast_features.events.visible import by_decision, groups, require_columns, start_times, visible_events
+from theracast_data.events.concepts import Concept
+from theracast_data.section import Section
+from theracast_data.sources import Kind
+from theracast_features.events.builder import column_of, concept_step, concept_values, named_columns
+from theracast_features.events.start import TreatmentStart, start_step, with_start
+from theracast_features.events.visible import (
+    by_decision,
+    dated,
+    groups,
+    require_columns,
+    since_baseline,
+    start_times,
+    visible_events,
+)
+from theracast_features.naming import label_from_name
+from theracast_features.specs import FeatureSpec, feature_name
 
 Floats = NDArray[np.float64]
 DAY = pd.Timedelta(days=1)
 
-KINETICS = (
+Kinetic = Literal[
+    "points",
+    "slope_per_day",
+    "doubling_days",
+    "half_life_days",
+    "change_percent",
+    "best_change_percent",
+    "fell_by_half",
+    "fell_by_half_confirmed",
+]
+KINETICS: tuple[Kinetic, ...] = (
     "points",
     "slope_per_day",
     "doubling_days",
@@ -27,6 +56,35 @@ KINETICS = (
     "fell_by_half",
     "fell_by_half_confirmed",
 )
+_FITTED = KINETICS[:4]
+_ARLEN = "Arlen PM et al. J Urol 2008;179:2181-2186 (PSA Working Group)"
+_PCWG3 = "Scher HI et al. J Clin Oncol 2016;34:1402-1418 (PCWG3)"
+# Label, unit, kind, publication of each.
+_MEANINGS: Mapping[Kinetic, tuple[str, str | None, Kind, str | None]] = {
+    "points": ("values in the fit", None, "numeric", None),
+    "slope_per_day": ("slope of the logarithm", "/d", "numeric", _ARLEN),
+    "doubling_days": ("doubling time", "d", "numeric", _ARLEN),
+    "half_life_days": ("half-life", "d", "numeric", _ARLEN),
+    "change_percent": ("change from baseline", "%", "numeric", _PCWG3),
+    "best_change_percent": ("best change from baseline", "%", "numeric", _PCWG3),
+    "fell_by_half": ("fell by half", None, "boolean", _PCWG3),
+    "fell_by_half_confirmed": ("fell by half, confirmed", None, "boolean", _PCWG3),
+}
+
+
+class MarkerSection(Section):
+    """Kinetics of one tumour marker up to the decision. Features are called `lab.MARKER.doubling_days`, ..."""
+
+    concept: str = Field(description="Name of a concept of the study: the marker, in one unit.")
+    name: str | None = Field(None, description="Name in the features; by default that of the concept.")
+    kinetics: tuple[Kinetic, ...] = Field(KINETICS, min_length=1, description="Which become features.")
+    start: TreatmentStart | None = Field(
+        None, description="Start of the treatment, for the baseline; by default the first value is the baseline."
+    )
+    window_days: float | None = Field(
+        None, gt=0, description="The fit uses values of the last so many days (d); changes use all. By default all."
+    )
+    min_points: int = Field(3, ge=2, description="Values above zero that a slope needs.")
 
 
 @dataclass(frozen=True)
@@ -100,6 +158,77 @@ def decline_confirmed(days: ArrayLike, changes: ArrayLike, *, decline: float = 5
     return False
 
 
+@dataclass(frozen=True)
+class MarkerBuilder:
+    """One of the `features.markers` of a study; see `EventBuilder`."""
+
+    section: MarkerSection
+    concepts: Mapping[str, Concept]
+
+    @cached_property
+    def _meanings(self) -> dict[str, FeatureSpec]:
+        concept, name = self.concepts[self.section.concept], self.section.name or self.section.concept
+        meanings = {}
+        for column in dict.fromkeys(self.section.kinetics):
+            label, unit, kind, source = _MEANINGS[column]
+            meanings[str(column)] = FeatureSpec(
+                name=feature_name(concept.modality, name, column),
+                modality=concept.modality,
+                kind=kind,
+                label=f"{concept.label or label_from_name(name)}, {label}",
+                columns=(self.section.concept,),
+                unit=unit,
+                role="derived",
+                source=source,
+            )
+        return meanings
+
+    @property
+    def catalogue(self) -> tuple[FeatureSpec, ...]:
+        """The meaning of each column."""
+        return tuple(self._meanings.values())
+
+    def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the kinetics as of each decision."""
+        table = marker_kinetics(
+            self._values(events),
+            with_start(events, decisions, self.section.start, self.concepts),
+            since="start",
+            window_days=self.section.window_days,
+            min_points=self.section.min_points,
+        )
+        return named_columns(table, self._meanings)
+
+    def steps(self, name: str) -> tuple[str, ...]:
+        """Return what the marker and its baseline are, and what is fitted."""
+        column = column_of(name, self._meanings)
+        steps = [
+            concept_step(self.section.concept, self.concepts[self.section.concept]),
+            "seen: those up to the decision that were available by then",
+            start_step(self.section.start, self.concepts),
+        ]
+        if column in _FITTED:
+            days = self.section.window_days
+            steps.append(
+                f"fitted: the logarithm of at least {self.section.min_points} values from the baseline on"
+                f"{'' if days is None else f', of the last {days:g} d'}"
+            )
+        return tuple(steps)
+
+    def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the values from the baseline on; for what is fitted, those that the fit uses."""
+        seen = dated(visible_events(self._values(events), decisions)).dropna(subset=["value"])
+        starts = start_times(with_start(events, decisions, self.section.start, self.concepts), "start")
+        used = pd.concat([seen.iloc[:0], *(since_baseline(group, starts[number]) for number, group in groups(seen))])
+        if column_of(name, self._meanings) not in _FITTED:
+            return used
+        days = self.section.window_days
+        return dated(used[used["value"] > 0], window=None if days is None else pd.Timedelta(days=days))
+
+    def _values(self, events: pa.Table) -> pd.DataFrame:
+        return concept_values(events, self.section.concept, self.concepts)
+
+
 def marker_kinetics(
     values: pd.DataFrame,
     decisions: pd.DataFrame,
@@ -123,7 +252,7 @@ def marker_kinetics(
         min_points: values that a slope needs.
     """
     require_columns(values, ("value",), what="values")
-    seen = visible_events(values, decisions).dropna(subset=["time", "value"])
+    seen = dated(visible_events(values, decisions)).dropna(subset=["value"])
     starts = start_times(decisions, since)
     rows = {decision: _course(group, starts[decision], window_days, min_points) for decision, group in groups(seen)}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=list(KINETICS), dtype=np.float64)
@@ -137,11 +266,7 @@ def _course(
 ) -> tuple[float, ...]:
     """Return `KINETICS` of one decision."""
     index_time = group["index_time"].iloc[0]
-    level = group.groupby("time")["value"].mean()
-    if start is not None:
-        before = int((level.index <= start).sum())
-        # Without a baseline, what came after the start compares with nothing.
-        level = level.iloc[before - 1 :] if before else level.iloc[:0]
+    level = since_baseline(group, start).groupby("time")["value"].mean()
     days = np.asarray((level.index - index_time) / DAY, dtype=np.float64)
     marker = level.to_numpy(dtype=np.float64)
     recent = slice(None) if window_days is None else days > -window_days

@@ -12,22 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from theracast_data.section import Section
+from theracast_data.sources import Kind
+from theracast_features.events.builder import coded_events, column_of, named_columns
 from theracast_features.events.visible import by_decision, groups, require_columns, visible_events
+from theracast_features.naming import label_from_name
+from theracast_features.specs import FeatureSpec, feature_name
 
 DAY = pd.Timedelta(days=1)
 Response = Literal["CR", "PR", "SD", "PD"]
 RESPONSE_RANK: Mapping[str, float] = {"CR": 4.0, "PR": 3.0, "SD": 2.0, "PD": 1.0}
+SOURCE = "Hess LM et al. Future Oncol 2021;17:1865-1877"
 
 
 class TherapySection(Section):
-    """Drugs and rules by which their events become lines of therapy."""
+    """Drugs and rules by which their events become lines of therapy. Features are called `treat.therapy.prior_lines`, ..."""
 
     drugs: Mapping[str, tuple[str, ...]] = Field(
         min_length=1,
@@ -119,10 +126,7 @@ def therapy_features(events: pd.DataFrame, decisions: pd.DataFrame, section: The
         events: subject_id, time, code; optionally available_time and text_value.
     """
     require_columns(events, ("subject_id", "time", "code"), what="events")
-    doses = _history(_named(events, section.drugs, "drug"), decisions)
-    answers = _history(
-        _named(events, {str(name): codes for name, codes in section.responses.items()}, "response"), decisions
-    )
+    doses, answers = therapy_history(events, decisions, section)
     responses = dict(groups(answers))
     rows = {
         decision: _summary(_lines(mine, section), mine, responses.get(decision), section)
@@ -132,6 +136,106 @@ def therapy_features(events: pd.DataFrame, decisions: pd.DataFrame, section: The
     table = by_decision(pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=np.float64), decisions)
     nothing = ["prior_lines", "prior_drugs", *(f"{name}.before" for name in section.classes)]
     return table.fillna(dict.fromkeys(nothing, 0.0))
+
+
+def therapy_history(
+    events: pd.DataFrame, decisions: pd.DataFrame, section: TherapySection
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the doses (with `drug`) and the responses (with `response`) before each decision, as `visible_events` does."""
+    codes = {str(name): codes for name, codes in section.responses.items()}
+    return (
+        _history(_named(events, section.drugs, "drug"), decisions),
+        _history(_named(events, codes, "response"), decisions),
+    )
+
+
+@dataclass(frozen=True)
+class TherapyBuilder:
+    """The `features.therapy` of a study; see `EventBuilder`."""
+
+    section: TherapySection
+
+    @cached_property
+    def _meanings(self) -> dict[str, FeatureSpec]:
+        every = tuple(self.section.drugs)
+        meanings = {
+            "prior_lines": _spec("prior_lines", "Lines of therapy before", every),
+            "prior_drugs": _spec("prior_drugs", "Different drugs before", every),
+            "days_since_last": _spec("days_since_last", "Days since the last dose", every, unit="d"),
+            "days_since_first": _spec("days_since_first", "Days since the first dose", every, unit="d"),
+            "last_line_days": _spec("last_line_days", "Length of the last line of therapy", every, unit="d"),
+        }
+        for name, drugs in self.section.classes.items():
+            label = label_from_name(name)
+            meanings[f"{name}.before"] = _spec(f"{name}.before", f"{label} before", drugs, kind="boolean")
+            meanings[f"{name}.last_line"] = _spec(
+                f"{name}.last_line", f"{label} in the last line", drugs, kind="boolean"
+            )
+        if self.section.responses:
+            scale = "(4 CR, 3 PR, 2 SD, 1 PD)"
+            meanings["best_response"] = _spec("best_response", f"Best response before {scale}", every)
+            meanings["best_response.last_line"] = _spec(
+                "best_response.last_line", f"Best response to the last line {scale}", every
+            )
+        return meanings
+
+    @property
+    def catalogue(self) -> tuple[FeatureSpec, ...]:
+        """The meaning of each column."""
+        return tuple(self._meanings.values())
+
+    def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the therapy before each decision."""
+        return named_columns(therapy_features(self._own(events), decisions, self.section), self._meanings)
+
+    def steps(self, name: str) -> tuple[str, ...]:
+        """Return which codes are drugs, and how doses become lines."""
+        rule = self.section
+        column = column_of(name, self._meanings)
+        steps = [
+            f"{drug}: events of the codes {', '.join(rule.drugs[drug])}" for drug in self._meanings[column].columns
+        ]
+        if column.startswith("best_response"):
+            steps += [f"{answer}: events of the codes {', '.join(codes)}" for answer, codes in rule.responses.items()]
+        steps += [
+            "seen: those before the decision that were available by then; what is given at its very moment is decided on",
+            f"a line begins with a new drug more than {rule.combination_days:g} d after the line's start, or after a pause "
+            f"of more than {rule.gap_days:g} d ({SOURCE})",
+        ]
+        return tuple(steps)
+
+    def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the doses with their drug; for a class before, those of its drugs; for responses, these too."""
+        column = column_of(name, self._meanings)
+        doses, responses = therapy_history(self._own(events), decisions, self.section)
+        if column.endswith(".before"):
+            return doses[doses["drug"].isin(self._meanings[column].columns)]
+        if not column.startswith("best_response"):
+            return doses
+        return pd.concat([doses, responses]).sort_values(["decision", "time"], kind="stable")
+
+    def _own(self, events: pa.Table) -> pd.DataFrame:
+        named = (*self.section.drugs.values(), *self.section.responses.values())
+        patterns = [pattern.partition("=")[0] for codes in named for pattern in codes]
+        exact = {pattern for pattern in patterns if not pattern.endswith("*")}
+        starts = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+        own: pd.DataFrame = coded_events(events, lambda code: code in exact or code.startswith(starts)).to_pandas()
+        return own
+
+
+def _spec(
+    column: str, label: str, drugs: tuple[str, ...], *, unit: str | None = None, kind: Kind = "numeric"
+) -> FeatureSpec:
+    return FeatureSpec(
+        name=feature_name("treatment", "therapy", column),
+        modality="treatment",
+        kind=kind,
+        label=label,
+        columns=drugs,
+        unit=unit,
+        role="derived",
+        source=SOURCE,
+    )
 
 
 def _history(events: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,8 @@ def visible_events(events: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFram
     """Return every event once for every decision that may see it, sorted by decision, time, code and value.
 
     An event is visible iff `time <= index_time` and `coalesce(available_time, time) <= index_time`. One without a time
-    is true of the patient at all times; it is visible unless it became known only later.
+    is true of the patient at all times; it is visible unless it became known only later. What reads a window or an order
+    leaves it out with `dated`. A decision without index time sees nothing.
 
     Args:
         events: subject_id, time, optionally available_time, and whatever else the builder reads.
@@ -25,20 +26,17 @@ def visible_events(events: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFram
         The columns of `events`, `decision` (row number in `decisions`, from 0) and `index_time`.
 
     Raises:
-        SchemaError: a column is missing, or a decision has no index time.
+        SchemaError: a column is missing.
     """
     require_columns(events, ("subject_id", "time"), what="events")
     require_columns(decisions, ("subject_id", "index_time"), what="decisions")
-    if decisions["index_time"].isna().any():
-        row = int(decisions["index_time"].isna().to_numpy().argmax())
-        raise SchemaError(f"decisions: row {row} has no index_time, so nothing says what it may see. Give it one.")
     wanted = pd.DataFrame(
         {
             "subject_id": decisions["subject_id"].to_numpy(),
             "index_time": decisions["index_time"].to_numpy(),
             "decision": range(len(decisions)),
         }
-    )
+    ).dropna(subset=["index_time"])
     joined = events.merge(wanted, on="subject_id", how="inner")
     known = joined["time"]
     if "available_time" in joined:
@@ -47,6 +45,14 @@ def visible_events(events: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFram
     seen = joined[happened & (known.isna() | (known <= joined["index_time"]))]
     order = [name for name in _ORDER if name in seen]
     return seen.sort_values(order, na_position="first", kind="stable").reset_index(drop=True)
+
+
+def dated(seen: pd.DataFrame, *, window: pd.Timedelta | None = None) -> pd.DataFrame:
+    """Return the rows of `visible_events` that have a time, in a window those with `index_time - window < time`."""
+    inside = seen["time"].notna()
+    if window is not None:
+        inside &= seen["time"] > seen["index_time"] - window
+    return seen[inside]
 
 
 def require_columns(frame: pd.DataFrame, names: tuple[str, ...], *, what: str) -> None:
@@ -86,3 +92,15 @@ def start_times(decisions: pd.DataFrame, since: str | None) -> list[pd.Timestamp
         None if missing else pd.Timestamp(time)
         for time, missing in zip(decisions[since], decisions[since].isna(), strict=True)
     ]
+
+
+def since_baseline(seen: pd.DataFrame, start: pd.Timestamp | None) -> pd.DataFrame:
+    """Return one decision's dated rows from the last at or before `start` on; all of them without a start.
+
+    Without a value before the start there is no baseline, and what came after it compares with nothing: no rows.
+    """
+    if start is None:
+        return seen
+    baseline = seen.loc[seen["time"] <= start, "time"].max()
+    from_then: pd.DataFrame = seen[seen["time"] >= baseline]  # no row is at or after a missing time
+    return from_then

@@ -14,9 +14,12 @@ from pydantic import ValidationError
 
 from theracast_data.cohort import AttritionStep
 from theracast_data.decisions import Decisions, DecisionSection, derive_decisions, merge_attrition
+from theracast_data.decisions.attributes import type_attributes
 from theracast_data.errors import SchemaError, StudyError
 from theracast_data.events.concepts import Concept
 from theracast_data.events.schema import EVENT_SCHEMA
+from theracast_data.events.section import EventSection
+from theracast_data.sources import Inputs
 
 Table = Callable[..., pa.Table]
 
@@ -212,15 +215,20 @@ def test_attributes_are_the_last_visible_fact(table: Table) -> None:
         ("a", "2020-04-20", "ECOG//x", 2.0),
         ("a", "2020-05-10", "ECOG//x", 4.0),
     )
-    found = decide(
-        events,
-        trigger={"codes": ["RX//1"]},
-        attributes={
-            "sex": {"codes": ["MEDS_GENDER//*"], "take": "code", "levels": {"F": "female"}},
-            "ecog": {"codes": ["ECOG//x"], "take": "number"},
-        },
+    section = DecisionSection.model_validate(
+        {
+            "trigger": {"codes": ["RX//1"]},
+            "attributes": {
+                "sex": {"codes": ["MEDS_GENDER//*"], "take": "code", "levels": {"F": "female"}},
+                "ecog": {"codes": ["ECOG//x"], "take": "number"},
+            },
+        }
     )
-    assert found.frame.loc[0, ["sex", "ecog"]].tolist() == ["female", 2.0]
+    found = derive_decisions(events, section)
+    assert found.frame.loc[0, ["sex", "ecog"]].tolist() == ["F", 2.0]
+    meanings = Inputs(events=EventSection(store="s"), decisions=section).meanings
+    values = type_attributes(found.frame, section.attributes, meanings).values
+    assert [values["sex"][0], values["ecog"][0]] == ["female", 2.0]
 
 
 @pytest.mark.parametrize(

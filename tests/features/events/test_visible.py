@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theracast_data.errors import SchemaError
-from theracast_features.events.visible import visible_events
+from theracast_features.events.visible import dated, visible_events
 
 INDEX = pd.Timestamp("2024-06-01")
 
@@ -50,10 +50,15 @@ def test_every_row_by_the_rule(days: list[tuple[str, int | None, int | None]]) -
     assert len(found) == len(seen)
 
 
-def test_refusals() -> None:
-    """A decision without index time, and events without a time column."""
+def test_a_decision_without_index_time_sees_nothing() -> None:
+    """Not even what is true at all times: as the aggregates have it."""
+    events = _frame([("a", 0, None), ("a", None, None)])
+    found = visible_events(events, pd.DataFrame({"subject_id": ["a", "a"], "index_time": [pd.NaT, INDEX]}))
+    assert found["decision"].tolist() == [1, 1]
+    assert dated(found)["row"].tolist() == [0]
+
+
+def test_events_without_a_time_column_are_refused() -> None:
     events = _frame([("a", 0, None)])
-    with pytest.raises(SchemaError, match="row 1 has no index_time"):
-        visible_events(events, pd.DataFrame({"subject_id": ["a", "a"], "index_time": [INDEX, pd.NaT]}))
     with pytest.raises(SchemaError, match="column time is missing"):
         visible_events(events.drop(columns="time"), pd.DataFrame({"subject_id": ["a"], "index_time": [INDEX]}))

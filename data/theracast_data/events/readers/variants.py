@@ -123,7 +123,7 @@ def variant_frames(events: pa.Table, *, assay: str | None = None) -> tuple[pd.Da
 
     Returns:
         subject_id, time, available_time, gene, effect, allele_fraction, variant, known_driver (0 or 1), one row a variant;
-        and subject_id, time, available_time, one row a tested sample.
+        and subject_id, time, available_time, assay, one row a tested sample.
     """
     frame = events.to_pandas()
     heads = ["subject_id", "time", "available_time"]
@@ -138,7 +138,8 @@ def variant_frames(events: pa.Table, *, assay: str | None = None) -> tuple[pd.Da
         known_driver=(own[3] == "driver").astype(np.float64),
     )
     tested = (parts[0] == "ASSAY") & (True if assay is None else parts[1] == assay)
-    return variants.reset_index(drop=True), frame.loc[tested, heads].reset_index(drop=True)
+    tests = frame.loc[tested, heads].assign(assay=parts.loc[tested, 1])
+    return variants.reset_index(drop=True), tests.reset_index(drop=True)
 
 
 @dataclass(frozen=True)
