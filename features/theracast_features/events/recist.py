@@ -12,10 +12,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
+from theracast_data.events.concepts import Concept
 from theracast_data.section import Section
 from theracast_data.sources import Kind
+from theracast_features.events.builder import coded_events, column_of, named_columns
+from theracast_features.events.start import TreatmentStart, start_step, with_start
 from theracast_features.events.therapy import RESPONSE_RANK
-from theracast_features.events.visible import by_decision, groups, require_columns, start_times, visible_events
+from theracast_features.events.visible import by_decision, dated, groups, require_columns, start_times, visible_events
 from theracast_features.imaging.best_response import best_overall_response
 from theracast_features.imaging.recist import STATUSES, RecistRules, time_points
 from theracast_features.naming import label_from_name
@@ -82,6 +85,9 @@ class RecistSection(Section):
     new_lesion_codes: tuple[str, ...] = Field(
         (), description="Codes of events each of which reports a new lesion; a final * stands for any ending."
     )
+    start: TreatmentStart | None = Field(
+        None, description="Start of the treatment, for the baseline; by default the first assessment is the baseline."
+    )
     visit_days: float = Field(
         14.0, ge=0, description="Events up to this many days (d) after the first of an assessment belong to it."
     )
@@ -115,13 +121,10 @@ def _checked_codes(codes: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RecistBuilder:
-    """RECIST features of one section, from a table of events.
-
-    The baseline is the last assessment at or before the column `start` of the decisions, where there is one; without that
-    column the first assessment.
-    """
+    """One `features.recist` of a study; see `EventBuilder`. `concepts` need hold only that of the section's `start`."""
 
     section: RecistSection
+    concepts: Mapping[str, Concept]
 
     @cached_property
     def _meanings(self) -> dict[str, FeatureSpec]:
@@ -145,28 +148,40 @@ class RecistBuilder:
         return tuple(self._meanings.values())
 
     def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return (n, p) float64 as of each decision, named as the catalogue."""
-        since = "start" if "start" in decisions else None
-        table = recist_features(events.to_pandas(), decisions, self.section, since=since)
-        return table[list(self._meanings)].set_axis([spec.name for spec in self.catalogue], axis=1)
+        """Return the course by RECIST as of each decision."""
+        asked = with_start(events, decisions, self.section.start, self.concepts)
+        return named_columns(recist_features(self._coded(events), asked, self.section, since="start"), self._meanings)
 
     def steps(self, name: str) -> tuple[str, ...]:
-        """Return sentences from the events to the feature."""
-        column = next(column for column, spec in self._meanings.items() if spec.name == name)
-        lesions = [f"{one.name} ({one.kind}{', node' if one.nodal else ''})" for one in self.section.lesions]
+        """Return which events measure what, from when, and the rule."""
+        spec = self._meanings[column_of(name, self._meanings)]
+        lesions = [
+            f"{one.name} ({one.kind}{', node' if one.nodal else ''}): {', '.join(one.codes)}"
+            for one in self.section.lesions
+        ]
         return (
-            f"lesions: {', '.join(lesions)}; new lesions: {', '.join(self.section.new_lesion_codes) or 'none coded'}",
+            f"lesions: events of the codes of {'; '.join(lesions)}",
+            f"new lesions: events of the codes {', '.join(self.section.new_lesion_codes) or '(none given)'}",
             "seen: those up to the decision that were available by then",
             f"assessments: events up to {self.section.visit_days:g} d after the first belong to it",
-            f"{column}: {_MEANINGS[column][0]}",  # type: ignore[index]
-            f"rule: {_SOURCE}",
+            start_step(self.section.start, self.concepts) + (", or the first" if self.section.start else ""),
+            f"rule: {spec.source}",
         )
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return the events that made the feature, with `decision`, oldest first."""
-        since = "start" if "start" in decisions else None
-        used = _assessed(events.to_pandas(), decisions, self.section, since=since)
+        """Return the measurements from the baseline on that the features are made from."""
+        asked = with_start(events, decisions, self.section.start, self.concepts)
+        used = _assessed(self._coded(events), asked, self.section, since="start")
         return used.drop(columns=["lesion", "kind", "nodal", "visit", "status", "diameter_mm"])
+
+    def _coded(self, events: pa.Table) -> pd.DataFrame:
+        patterns = [code for lesion in self.section.lesions for code in lesion.codes] + [*self.section.new_lesion_codes]
+
+        def wanted(code: str) -> bool:
+            return bool(_matching(pd.Index([code]), tuple(patterns)))
+
+        chosen: pd.DataFrame = coded_events(events, wanted).to_pandas()
+        return chosen
 
 
 def recist_features(
@@ -249,7 +264,7 @@ def _assessed(
     """
     require_columns(events, ("subject_id", "time", "code", "numeric_value"), what="events")
     named = _named(events, section)
-    seen = visible_events(named, decisions).dropna(subset=["time"])
+    seen = dated(visible_events(named, decisions))
     seen = _with_sizes(seen).sort_values(
         ["decision", "time", "lesion", "diameter_mm"], na_position="first", kind="stable"
     )
