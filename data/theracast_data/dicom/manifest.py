@@ -22,7 +22,7 @@ from pydicom.dataset import FileDataset
 
 from theracast_data.dicom import rtstruct, segmentation
 from theracast_data.dicom.faults import Faults
-from theracast_data.dicom.header import PASSED_OVER, HeaderError, View, open_dicom
+from theracast_data.dicom.header import PASSED_OVER, HeaderError, View, open_dicom, uid_name
 from theracast_data.dicom.pixels import NATIVE
 from theracast_data.dicom.series import as_datetime, check_headers, first_acquired
 from theracast_data.dicom.slices import IMAGES
@@ -157,7 +157,7 @@ def scan_folder(folder: str | Path) -> ImageManifest:
                 elif kind in REGIONS:
                     regions.append(_regions_of(view, path))
                 else:
-                    name = uids.UID(kind).name
+                    name = uid_name(kind)
                     other[name] = other.get(name, 0) + 1
             except ImageError as error:
                 faults.append(str(error))

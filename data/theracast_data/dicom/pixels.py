@@ -14,7 +14,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
 
 from theracast_data.dicom.codestream import Frame, is_whole, jpeg2000_frame, jpeg_frame, rle_fault
-from theracast_data.dicom.header import EXPORT_AGAIN, HeaderError, View, quiet_pydicom
+from theracast_data.dicom.header import EXPORT_AGAIN, HeaderError, View, quiet_pydicom, uid_name
 from theracast_data.dicom.slices import Slice
 
 PIXEL_DATA = Tag(0x7FE00010)
@@ -262,7 +262,7 @@ def stored_as(dataset: Dataset, view: View) -> uids.UID:
     if syntax not in NATIVE and syntax not in COMPRESSED:
         raise HeaderError(
             view.place,
-            f"pixels are stored as {uids.UID(syntax).name!r}, which is not read here",
+            f"pixels are stored as {uid_name(syntax)!r}, which is not read here",
             "Have the archive send another transfer syntax, e.g. Explicit VR Little Endian",
         )
-    return uids.UID(syntax)
+    return uids.UID(syntax)  # one of ours: known to be sound
