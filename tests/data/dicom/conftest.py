@@ -58,6 +58,12 @@ def blank() -> Callable[..., FileDataset]:
     return blank_dataset
 
 
+@pytest.fixture(scope="session")
+def compress() -> Callable[[Path, uids.UID], None]:
+    """A function that compresses a file in place."""
+    return compress_file
+
+
 def uid(name: str) -> str:
     """Return the same UID for the same name."""
     return str(uids.generate_uid(prefix=ROOT, entropy_srcs=[name]))
@@ -284,3 +290,30 @@ def _write_enhanced(path: Path) -> None:
     image.PixelData = np.arange(60, dtype=np.uint16).tobytes()
     image["PixelData"].VR = "OW"
     image.save_as(path, enforce_file_format=True)
+
+
+def compress_file(path: Path, syntax: uids.UID) -> None:
+    """Compress a file in place with an encoder that is not the decoder under test where there are two."""
+    dataset = pydicom.dcmread(path)
+    if syntax in (uids.JPEGLosslessSV1, uids.JPEGBaseline8Bit, uids.JPEG2000Lossless):
+        gdcm = pytest.importorskip("gdcm")
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        changer = gdcm.ImageChangeTransferSyntax()
+        kinds = {
+            uids.JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+            uids.JPEGBaseline8Bit: gdcm.TransferSyntax.JPEGBaselineProcess1,
+            uids.JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
+        }
+        changer.SetTransferSyntax(gdcm.TransferSyntax(kinds[syntax]))
+        changer.SetInput(reader.GetImage())
+        assert changer.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(changer.GetOutput())
+        assert writer.Write()
+        return
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(path)
