@@ -119,7 +119,7 @@ def region_features(
     if "ivh" in families:
         found |= _ivh(ascending, ivh, settings, limits)
     if set(families) & set(TEXTURE) and grey is not None:
-        found |= _texture(frame, grey, settings, families)
+        found |= texture_features(frame, grey, settings, families)
     return found
 
 
@@ -140,9 +140,10 @@ def _ivh(
     return intensity_volume_histogram(intensities, grey, minimum=low, maximum=high)
 
 
-def _texture(
+def texture_features(
     frame: VoxelFrame, grey: GreyLevels, settings: RadiomicsSettings, families: Sequence[Family]
 ) -> dict[str, float]:
+    """Return the features of the texture families among `families`, in the order of the catalogue."""
     volume = LevelVolume.of(frame, grey.levels, grey.count)
     options, extents = settings.texture, settings.extents
     found: dict[str, float] = {}
