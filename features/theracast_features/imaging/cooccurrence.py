@@ -82,9 +82,9 @@ def cooccurrence_matrices(
 @compiled
 def _count_pairs(
     flat: NDArray[np.uint16], voxels: NDArray[np.int64], offsets: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     # Unsigned positions spare the check for negative ones.
-    counts = np.zeros((offsets.shape[0], count * count), np.int64)
+    counts = np.zeros((offsets.shape[0], count * count), np.int32)
     for index in range(voxels.shape[0]):
         voxel = voxels[index]
         row = (np.int64(flat[np.uint64(voxel)]) - 1) * count - 1
@@ -96,7 +96,7 @@ def _count_pairs(
 
 
 @compiled
-def _features(counts: NDArray[np.int64], flat_correlation: float, flat_information: float) -> NDArray[np.float64]:
+def _features(counts: Counts, flat_correlation: float, flat_information: float) -> NDArray[np.float64]:
     """Return the features in the order of COOCCURRENCE; all NaN for an empty matrix."""
     n = counts.shape[0]
     result = np.full(25, np.nan)

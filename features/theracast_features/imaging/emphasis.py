@@ -30,7 +30,7 @@ EMPHASIS = (
 
 
 @compiled
-def emphasis(counts: NDArray[np.int64], columns: NDArray[np.int64], voxels: int) -> NDArray[np.float64]:
+def emphasis(counts: NDArray[np.int32], columns: NDArray[np.int64], voxels: int) -> NDArray[np.float64]:
     """Return the features in the order of EMPHASIS; all NaN for an empty matrix.
 
     Args:

@@ -135,7 +135,7 @@ def _ivh(
     low, high = limits if settings.ivh_calibrated else (None, None)
     if isinstance(ivh, Undiscretised):
         return intensity_volume_histogram(intensities, None, minimum=low, maximum=high)
-    grey = discretise(intensities, ivh, minimum=limits[0], compatibility=settings.compatibility)
+    grey = discretise(intensities, ivh, minimum=limits[0], compatibility=settings.compatibility, max_levels=None)
     if isinstance(ivh, FixedBinNumber):
         low = high = None
     elif isinstance(ivh, FixedBinSize) and low is None:

@@ -66,8 +66,8 @@ def dependence(
         rows: list[Floats] = []
         for voxels in slices_of(volume, extent):
             places = (volume.flat[voxels].astype(np.int64) - 1) * len(columns) + like[voxels]
-            counts = np.bincount(places, minlength=volume.count * len(columns)).reshape(volume.count, len(columns))
-            rows.append(emphasis(counts, columns, len(voxels)))
+            counts = np.bincount(places, minlength=volume.count * len(columns)).astype(np.int32)
+            rows.append(emphasis(counts.reshape(volume.count, len(columns)), columns, len(voxels)))
         values = mean_of(rows)
         found |= {f"ngl_{name}_{extent}": float(value) for name, value in zip(DEPENDENCE, values, strict=True)}
     return found

@@ -72,7 +72,7 @@ class FixedBinNumber(Section):
     """The range of the region's intensities in `bins` equal bins."""
 
     method: Literal["fbn"] = "fbn"
-    bins: int = Field(32, ge=2, le=4096, description="Number of bins.")
+    bins: int = Field(32, ge=2, le=2048, description="Number of bins.")
 
 
 class FixedBinSize(Section):
