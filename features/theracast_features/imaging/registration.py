@@ -128,16 +128,18 @@ def register_rigid(
     still, other = _image(_clipped(fixed, rules), fixed_affine), _image(_clipped(moving, rules), moving_affine)
     information = _Information(still, other, rules, seed)
     middles = _middle(fixed.shape, fixed_affine), _middle(moving.shape, moving_affine)
-    matrix = _searched(still, other, middles, rules=rules, seed=seed)
+    matrix, held = _searched(still, other, middles, rules=rules, seed=seed)
     back = None
     if rules.max_inconsistency_mm is not None:
-        back = _searched(other, still, middles[::-1], rules=rules, seed=seed + 1)
+        back, returned = _searched(other, still, middles[::-1], rules=rules, seed=seed + 1)
+        held = held and returned
     return _judged(
         matrix,
-        back,
         information,
         (fixed.shape, fixed_affine, fixed_mask),
         (moving.shape, moving_affine, moving_mask),
+        back=back,
+        held=held,
         rules=rules,
         seed=seed,
     )
@@ -249,16 +251,21 @@ def _optimised(
 
 def _searched(
     fixed: sitk.Image, moving: sitk.Image, middles: tuple[Floats, Floats], *, rules: RegistrationSection, seed: int
-) -> Floats:
-    """Return the matrix that is found from the better start; the start itself where the volumes do not overlap."""
+) -> tuple[Floats, bool]:
+    """Return the matrix that is found from the better start; the start, and False, where the volumes lose their overlap."""
     information = _Information(fixed, moving, rules, seed)
     centred = np.eye(4)
     centred[:3, 3] = middles[1] - middles[0]
     starts = {"frame": [np.eye(4)], "centres": [centred], "best": [np.eye(4), centred]}[rules.start]
     first = max(starts, key=lambda one: np.nan_to_num(information.of(one), nan=-np.inf))
     if np.isnan(information.of(first)):
-        return first
-    return _optimised(fixed, moving, first, middles[0], rules=rules, seed=seed)
+        return first, False
+    try:
+        return _optimised(fixed, moving, first, middles[0], rules=rules, seed=seed), True
+    except RuntimeError as error:
+        if "sufficiently overlap" not in str(error):
+            raise
+        return first, False
 
 
 def _middle(shape: tuple[int, ...], affine: Floats) -> Floats:
@@ -270,11 +277,12 @@ Grid = tuple[tuple[int, ...], Floats, Mask | None]
 
 def _judged(
     matrix: Floats,
-    back: Floats | None,
     information: _Information,
     fixed: Grid,
     moving: Grid,
     *,
+    back: Floats | None,
+    held: bool,
     rules: RegistrationSection,
     seed: int,
 ) -> RigidRegistration:
@@ -302,7 +310,7 @@ def _judged(
         f"there and back again ends {returned:.1f} mm away, above {rules.max_inconsistency_mm} mm": bool(
             returned > (rules.max_inconsistency_mm or np.inf)
         ),
-        "the volumes do not overlap enough to be compared": bool(np.isnan(after)),
+        "the volumes do not overlap enough to be compared": bool(np.isnan(after)) or not held,
         f"mutual information did not rise by {rules.min_gain:g} nats": bool(after < before + rules.min_gain),
         f"the regions overlap by a Dice of {dice_after:.2f}, below {rules.min_dice:g}": bool(
             dice_after < rules.min_dice

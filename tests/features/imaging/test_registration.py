@@ -143,6 +143,21 @@ def test_volumes_far_apart_meet_by_their_centres() -> None:
     json.dumps(lost.to_json(), allow_nan=False)
 
 
+def test_a_search_that_loses_the_overlap_is_a_refusal() -> None:
+    """Noise against noise at the rim of each other: SimpleITK gives up on most of these, and none passes."""
+    draw = np.random.default_rng(0)
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    section = RegistrationSection(start="frame", sampled_fraction=0.3, iterations=60)
+    told = []
+    for number in range(6):
+        one, other = draw.normal(size=(2, 12, 14, 14))
+        beside = grid.copy()
+        beside[:2, 3] = 28 - draw.uniform(2, 9), draw.uniform(-20, 20)
+        told += [register_rigid(one, grid, other, beside, seed=number, section=section).refusals]
+    assert all(told)
+    assert sum(any("do not overlap enough" in reason for reason in reasons) for reasons in told) >= 3
+
+
 def test_regions_that_do_not_meet_are_refused() -> None:
     fixed, fixed_affine, moving, moving_affine, lesion, other, _ = _pair(3)
     wrong = np.roll(other, 14, axis=2)
