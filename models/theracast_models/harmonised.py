@@ -23,8 +23,9 @@ class Harmonised:
     """ComBat before another model, inside its `fit`, so that no fold sees the scanners of the decisions it judges.
 
     The step moves each harmonised feature by itself, given the scanner; so a feature's share stays its own, and the
-    explanation stays exact. A feature that linear models see as log1p is moved on that scale, on which its spread is even. A scanner that `fit` has not seen, or that is not known, leaves the values
-    as they are, and `handled` says so. Replicates keep the harmonisation, like the scales.
+    explanation stays exact. A feature that linear models see as log1p is moved on that scale, on which its spread is even.
+    A scanner that `fit` has not seen, or that is not known, leaves the values as they are, and `handled` says so.
+    Replicates keep the harmonisation, like the scales.
     """
 
     family: ClassVar[str] = "harmonised"
