@@ -19,6 +19,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID
 
 from theracast_data.errors import ImageError
 
@@ -77,6 +78,11 @@ def tag_name(keyword: str) -> str:
         raise KeyError(keyword)
     tag = Tag(number)
     return f"{keyword} ({tag.group:04X},{tag.element:04X})"
+
+
+def uid_name(uid: str) -> str:
+    """Return the name of a UID of the standard, or the UID itself."""
+    return UID(uid, validation_mode=pydicom.config.IGNORE).name
 
 
 class View:
@@ -209,8 +215,11 @@ _converted: dict[tuple[Any, ...], Any] = {}
 def _value(source: Dataset, tag: BaseTag) -> Any:
     """Return the value of an element; equal bytes, as in the slices of a series, are converted once."""
     element = source.get_item(tag)
-    if not isinstance(element, RawDataElement) or element.value is None or len(element.value) > 128:
+    if not isinstance(element, RawDataElement):
         return source[tag].value
+    if element.value is None or len(element.value) > 128:
+        with quiet_pydicom():
+            return source[tag].value
     key = (
         tag,
         element.VR,
@@ -223,7 +232,8 @@ def _value(source: Dataset, tag: BaseTag) -> Any:
     if key not in _converted:
         if len(_converted) >= CACHED:
             _converted.clear()
-        _converted[key] = source[tag].value
+        with quiet_pydicom():
+            _converted[key] = source[tag].value
     return _converted[key]
 
 

@@ -18,7 +18,7 @@ from theracast_data.dicom.faults import Faults
 from theracast_data.dicom.header import HeaderError, View, dicom_files, open_dicom
 from theracast_data.dicom.pixels import Pixels, exact_dtype, scaled
 from theracast_data.dicom.slices import Slice, read_slices
-from theracast_data.dicom.stack import Grid, arrange, check_alike
+from theracast_data.dicom.stack import Grid, arrange, check_alike, check_slopes
 from theracast_data.errors import ImageError
 from theracast_data.volume import Batch, Volume
 
@@ -83,6 +83,7 @@ def load_series(
     slices = read_slices(datasets, faults, select)
     faults.stop()
     check_alike(slices, faults)
+    check_slopes(slices, faults)
     _check_same_images(slices, faults)
     faults.stop()
     grid = arrange(slices, faults, spacing_tolerance=spacing_tolerance, single_slice=single_slice)
@@ -99,6 +100,7 @@ def check_headers(datasets: Sequence[tuple[Path, FileDataset]], faults: Faults) 
     if faults or not slices:
         return
     check_alike(slices, faults)
+    check_slopes(slices, faults)
     _check_same_images(slices, faults)
     if not faults:
         arrange(slices, faults, spacing_tolerance=0.01, single_slice=False)
@@ -236,7 +238,7 @@ def _volume(grid: Grid, faults: Faults) -> Volume:
             if one.path not in open_files:
                 if len(frames) == len(grid.slices):
                     open_files.clear()
-                open_files[one.path] = Pixels(one.dataset, one.path.name, frames=frames[one.path])
+                open_files[one.path] = Pixels(one.dataset, one.path.name, frames=frames[one.path], path=one.path)
             pixels = open_files[one.path]
             scaled(pixels.frame(one.frame), one, values[number])
             lossy = lossy or pixels.lossy

@@ -12,15 +12,15 @@ import pydicom.uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from theracast_data.dicom.faults import Faults
-from theracast_data.dicom.header import HeaderError, View
+from theracast_data.dicom.header import HeaderError, View, uid_name
 from theracast_data.errors import ImageError
 
-SINGLE_FRAME = {
+SINGLE_FRAME: dict[str, str] = {
     uids.CTImageStorage: "CT",
     uids.MRImageStorage: "MR",
     uids.PositronEmissionTomographyImageStorage: "PT",
 }
-MULTI_FRAME = {
+MULTI_FRAME: dict[str, str] = {
     uids.EnhancedCTImageStorage: "CT",
     uids.EnhancedMRImageStorage: "MR",
     uids.EnhancedPETImageStorage: "PT",
@@ -30,7 +30,16 @@ MULTI_FRAME = {
 }
 IMAGES = SINGLE_FRAME | MULTI_FRAME
 
-IDENTITY = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SOPClassUID")
+IDENTITY = (
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "SOPClassUID",
+    "Manufacturer",
+    "ManufacturerModelName",
+)
 STORED = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 SCALE = ("RescaleType", "Units", "DecayCorrection", "SUVType", "CorrectedImage")
@@ -172,7 +181,7 @@ def _views(path: Path, dataset: FileDataset) -> list[View]:
     whole = View((dataset,), path.name)
     kind = whole.need_text("SOPClassUID")
     if kind not in IMAGES:
-        name = uids.UID(kind).name
+        name = uid_name(kind)
         raise HeaderError(
             path.name,
             f"this is no CT, MR or PET image but {name!r}",
@@ -220,7 +229,7 @@ def _macros(item: Dataset, view: View) -> tuple[Dataset, ...]:
 
 def _slice(view: View, path: Path, frame: int) -> Slice:
     modality = view.need_text("Modality")
-    if IMAGES[uids.UID(view.need_text("SOPClassUID"))] != modality:
+    if IMAGES[view.need_text("SOPClassUID")] != modality:
         raise view.fault(f"Modality (0008,0060) is {modality}, which the kind of image contradicts")
     rows, columns = view.need_integer("Rows"), view.need_integer("Columns")
     spacing = view.need_numbers("PixelSpacing", 2)

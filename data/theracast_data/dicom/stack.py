@@ -48,6 +48,19 @@ def check_alike(slices: Sequence[Slice], faults: Faults) -> None:
         faults.add(*_difference(keyword, groups), others)
 
 
+def check_slopes(slices: Sequence[Slice], faults: Faults) -> None:
+    """Note slices of PET whose slope differs from one that nearly all others share; where all differ (GE), that is right."""
+    slopes = Counter(one.slope for one in slices)
+    usual, count = slopes.most_common(1)[0]
+    odd = [one.place for one in slices if one.slope != usual]
+    if slices[0].traits["Modality"] == "PT" and odd and count > 3 and len(odd) <= max(2, len(slices) // 10):
+        faults.add(
+            f"values on different scales: RescaleSlope (0028,1053) is the same in {count} slices and another in {len(odd)}",
+            "Export the series again; slopes are one for all, or one for each.",
+            odd,
+        )
+
+
 def arrange(
     slices: Sequence[Slice],
     faults: Faults,

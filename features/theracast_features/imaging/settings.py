@@ -72,7 +72,7 @@ class FixedBinNumber(Section):
     """The range of the region's intensities in `bins` equal bins."""
 
     method: Literal["fbn"] = "fbn"
-    bins: int = Field(32, ge=2, le=4096, description="Number of bins.")
+    bins: int = Field(32, ge=2, le=2048, description="Number of bins.")
 
 
 class FixedBinSize(Section):
@@ -221,10 +221,17 @@ class RadiomicsSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _no_shape_of_a_map(self) -> RadiomicsSettings:
-        if "morphology" in self.filter_families:
-            raise ValueError("filter_families: a response map has no morphology of its own; leave it out")
+    def _of_the_image_alone(self) -> RadiomicsSettings:
+        wrong = [family for family in self.filter_families if family not in INTENSITY_FAMILIES]
+        if wrong:
+            raise ValueError(
+                f"filter_families: {wrong[0]!r} is a family of the image itself, not of a response map; leave it out"
+            )
         return self
+
+    def grid_spacing(self, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Return the spacing (z, y, x) on which features are computed, for an image of this spacing."""
+        return spacing_mm if self.interpolation is None else self.interpolation.target(spacing_mm)
 
     @property
     def extents(self) -> tuple[Extent, ...]:
