@@ -89,7 +89,7 @@ class FeatureSection(Section):
     genes: GeneSection | None = Field(None, description="Mutated genes and pathways, tumour mutational burden.")
     images: dict[ImageName, ImageFeatures] = Field(
         {},
-        description="Name of a kind of image (small letters, digits, _) to what is measured in it, and what of that becomes a feature.",
+        description="Name of a kind of image (a-z, 0-9, _) to what is measured in it, and what of that becomes a feature.",
     )
     harmonise: tuple[HarmoniseSpec, ...] = Field(
         (), description="Features from which differences between scanners are taken out, inside the training fold."

@@ -107,7 +107,7 @@ class Harmonised:
         frame = table.frame.copy()
         for batch, combat in self.combats_.items():
             names, batches = list(combat.features), _scanners(table, batch)
-            measured = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
+            measured = table.numbers(names)
             moved = combat.apply(_values(table, names), batches)
             logged = _logged(table, names)
             moved[:, logged] = untransformed(moved[:, logged], "log1p")
@@ -132,7 +132,7 @@ def harmonised_features(table: FeatureTable) -> dict[str, list[str]]:
 
 def _values(table: FeatureTable, names: Sequence[str]) -> Floats:
     """Return (n, p) on the scale on which the features are harmonised."""
-    values = table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    values = table.numbers(names).copy()
     logged = _logged(table, names)
     values[:, logged] = transformed(values[:, logged], "log1p")
     return values
