@@ -71,6 +71,7 @@ class HarmoniseSpec(Section):
     )
 
 
+ImageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Derived = Annotated[RatioSpec | ScoreSpec | ClinicalSpec, Field(discriminator="kind")]
 
 
@@ -90,8 +91,9 @@ class FeatureSection(Section):
     growth: tuple[GrowthSection, ...] = Field((), description="Course and growth of the tumour, from serial diameters.")
     comorbidity: ComorbiditySection | None = Field(None, description="Charlson index, from ICD-10 diagnoses.")
     genes: GeneSection | None = Field(None, description="Mutated genes and pathways, tumour mutational burden.")
-    images: dict[str, ImageFeatures] = Field(
-        {}, description="Name of a kind of image to what is measured in it, and what of that becomes a feature."
+    images: dict[ImageName, ImageFeatures] = Field(
+        {},
+        description="Name of a kind of image (a-z, 0-9, _) to what is measured in it, and what of that becomes a feature.",
     )
     harmonise: tuple[HarmoniseSpec, ...] = Field(
         (), description="Features from which differences between scanners are taken out, inside the training fold."

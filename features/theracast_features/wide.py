@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from theracast_data.cohort import Cohort
+from theracast_features.harmonise import with_scanners
 from theracast_features.parts import Chunk, Floats, Part, PartedTable, Progress, build_parts, fits_float32, replaced
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
@@ -95,7 +96,9 @@ def read_features(
         StudyError: as for `build_features`, before any events are read.
     """
     with ExitStack() as stack:
-        return build_parts(cohort, section, folder=cache or _scratch(stack, None), progress=progress).read()
+        table = build_parts(cohort, section, folder=cache or _scratch(stack, None), progress=progress).read()
+    # Parts hold features alone; the scanners, which are none, stand beside the decisions.
+    return with_scanners(table, cohort, section) if section.harmonise else table
 
 
 def _scratch(stack: ExitStack, beside: Path | None) -> Path:

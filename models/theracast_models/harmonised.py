@@ -23,8 +23,9 @@ class Harmonised:
     """ComBat before another model, inside its `fit`, so that no fold sees the scanners of the decisions it judges.
 
     The step moves each harmonised feature by itself, given the scanner; so a feature's share stays its own, and the
-    explanation stays exact. A feature that linear models see as log1p is moved on that scale, on which its spread is even. A scanner that `fit` has not seen, or that is not known, leaves the values
-    as they are, and `handled` says so. Replicates keep the harmonisation, like the scales.
+    explanation stays exact. A feature that linear models see as log1p is moved on that scale, on which its spread is even.
+    A scanner that `fit` has not seen, or that is not known, leaves the values as they are, and `handled` says so.
+    Replicates keep the harmonisation, like the scales.
     """
 
     family: ClassVar[str] = "harmonised"
@@ -106,7 +107,7 @@ class Harmonised:
         frame = table.frame.copy()
         for batch, combat in self.combats_.items():
             names, batches = list(combat.features), _scanners(table, batch)
-            measured = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
+            measured = table.numbers(names)
             moved = combat.apply(_values(table, names), batches)
             logged = _logged(table, names)
             moved[:, logged] = untransformed(moved[:, logged], "log1p")
@@ -131,7 +132,7 @@ def harmonised_features(table: FeatureTable) -> dict[str, list[str]]:
 
 def _values(table: FeatureTable, names: Sequence[str]) -> Floats:
     """Return (n, p) on the scale on which the features are harmonised."""
-    values = table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
+    values = table.numbers(names).copy()
     logged = _logged(table, names)
     values[:, logged] = transformed(values[:, logged], "log1p")
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,11 @@ from theracast_data.decisions.section import DecisionSection
 from theracast_data.endpoints import Endpoint, event_endpoints, table_endpoints
 from theracast_data.errors import StudyError
 from theracast_data.events.section import EventSection
+from theracast_data.paths import resolve_path
 from theracast_data.section import Section, describe_faults
 from theracast_data.sources import Inputs, TableSource
+from theracast_features.imaging.section import ImageFeatures
+from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
 
 FamilyName = Literal["elasticnet", "lightgbm", "stack"]
@@ -198,12 +202,13 @@ class Study(Section):
         return list(chosen)
 
 
-def read_study(path: Path, *, overrides: Sequence[str] = ()) -> Study:
+def read_study(path: Path, *, overrides: Sequence[str] = (), stability: bool = True) -> Study:
     """Return the study of a YAML file.
 
     Args:
         path: the study file.
         overrides: `KEY=VALUE` with a dotted key, e.g. `search.trials=10`; the value is read as YAML.
+        stability: False leaves out the choice of image measurements by their stability, before that is measured.
 
     Raises:
         StudyError: the file is missing, not YAML, or does not fit; all faults are named at once.
@@ -212,11 +217,18 @@ def read_study(path: Path, *, overrides: Sequence[str] = ()) -> Study:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise StudyError(f"{path}: the study file cannot be read ({error.strerror}). Check the path.") from error
-    return parse_study(text, where=str(path), overrides=overrides)
+    return parse_study(text, where=str(path), overrides=overrides, base=path.parent, stability=stability)
 
 
-def parse_study(text: str, *, where: str = "study", overrides: Sequence[str] = ()) -> Study:
-    """Return the study written in `text`; `where` names it in errors."""
+def parse_study(
+    text: str,
+    *,
+    where: str = "study",
+    overrides: Sequence[str] = (),
+    base: Path | None = None,
+    stability: bool = True,
+) -> Study:
+    """Return the study written in `text`; `where` names it in errors, `base` is the folder that its paths count from."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -227,10 +239,32 @@ def parse_study(text: str, *, where: str = "study", overrides: Sequence[str] = (
         raise StudyError(f"{where}: a study file is a mapping that begins with `study: NAME`. See `theracast init`.")
     for override in overrides:
         _apply_override(content, override)
+    for section in _image_sections(content):
+        if not stability:
+            section.pop("icc", None)
+            section.pop("icc_at_least", None)
+        elif isinstance(section.get("icc"), str):
+            _read_icc(section, base=base or Path())
     try:
         return Study.model_validate(content)
     except ValidationError as error:
         raise StudyError(f"{where}: the study does not fit:\n{describe_faults(error, Study)}") from error
+
+
+def _image_sections(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what stands under `features.images`, as far as it has that shape."""
+    features = content.get("features")
+    images = features.get("images") if isinstance(features, dict) else None
+    return [one for one in images.values() if isinstance(one, dict)] if isinstance(images, dict) else []
+
+
+def _read_icc(section: dict[str, Any], *, base: Path) -> None:
+    """Put what a file says of the stability in place of its path; not where the section does not fit, which is told."""
+    path = resolve_path(section["icc"], base=base)
+    rest = {key: value for key, value in section.items() if key not in ("icc", "icc_at_least")}
+    section["icc"] = {}
+    with contextlib.suppress(ValidationError):
+        section["icc"] = read_stability(path, ImageFeatures.model_validate(rest).measures)
 
 
 def study_text(study: Study) -> str:

@@ -1,9 +1,8 @@
-"""images list, extract, stability."""
+"""images series, extract, stability."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -35,13 +34,13 @@ def series(options: argparse.Namespace) -> int:
 
 
 def extract(options: argparse.Namespace) -> int:
-    """Measure the images of a study and add what was measured to an event store."""
+    """Measure the images of a study and add what was measured to an event store; exit 1 if none could be measured."""
     from theracast_data.events.store import EventStore
     from theracast_data.home import home
     from theracast_features.imaging.extraction import extract_images
     from theracast_training.study import read_study
 
-    study = read_study(options.study, overrides=options.overrides)
+    study = read_study(options.study, overrides=options.overrides, stability=False)
     if not study.features.images:
         raise StudyError(f"{options.study}: the study measures no images. Say what under features.images.")
     known = (options.to / "manifest.json").exists()
@@ -60,7 +59,7 @@ def extract(options: argparse.Namespace) -> int:
     else:
         print(report.to_text())
     tell(f"{options.to}: {store.manifest['rows']} events in {store.shard_count} shards")
-    return 0
+    return 0 if report.measured or report.known else 1
 
 
 def stability(options: argparse.Namespace) -> int:
@@ -68,10 +67,11 @@ def stability(options: argparse.Namespace) -> int:
     import numpy as np
 
     from theracast_features.imaging.extraction import stability_of_images
+    from theracast_features.imaging.stability_file import stability_text
     from theracast_training.study import read_study
 
     require_free(options.out, overwrite=options.overwrite)
-    study = read_study(options.study, overrides=[*options.overrides])
+    study = read_study(options.study, overrides=options.overrides, stability=False)
     kinds = {name: one.measures for name, one in study.features.images.items()}
     name = options.images or (next(iter(kinds)) if len(kinds) == 1 else "")
     if name not in kinds:
@@ -79,8 +79,7 @@ def stability(options: argparse.Namespace) -> int:
     found = stability_of_images(
         options.folder, name, kinds[name], patients=options.patients, rng=np.random.default_rng(options.seed)
     )
-    record = {"images": name, "settings": kinds[name].digest, "features": [one.to_json() for one in found]}
-    write_text(options.out, json.dumps(record, indent=1) + "\n", overwrite=options.overwrite)
+    write_text(options.out, stability_text(name, kinds[name], found), overwrite=options.overwrite)
     stable = sum(one.icc >= 0.75 for one in found)
     tell(f"wrote {options.out}: {stable} of {len(found)} measurements have an ICC of at least 0.75")
     return 0

@@ -13,10 +13,12 @@ from theracast_data.section import Section
 from theracast_features.events.section import Aggregate, check_windows
 from theracast_features.imaging.settings import RadiomicsSettings
 
+FORMAT = 1
+"""Raise it where the same image gives other measurements than before: they then have other codes, and caches are passed over."""
+
 CODE_SYSTEM = "IMAGE"
 SCANNER = "scanner"
 """Last part of the code of the event that says, as text, with what an image was made."""
-
 
 SERIES = "series"
 """The part of a code before the identifier of the series that was measured."""
@@ -79,9 +81,12 @@ class ImageMeasures(Section):
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that change with anything that changes a measurement."""
-        names = sorted(ImageMeasures.model_fields)
-        text = json.dumps(self.model_dump(mode="json", include=set(names)), sort_keys=True)
+        """Eight hexadecimal digits that change with anything that changes a measurement.
+
+        What is as by default does not enter, so that a setting of a later version leaves the codes of models as they are.
+        """
+        settings = self.model_dump(mode="json", include=set(ImageMeasures.model_fields), exclude_defaults=True)
+        text = json.dumps({"format": FORMAT} | settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -49,7 +49,7 @@ class Measured:
     Attributes:
         values: measurement to number, NaN where it is not defined for the region.
         taken: when the image was made; date_only: whether only the day is known.
-        scanner: manufacturer, model, kernel, slice thickness.
+        scanner: manufacturer, model, kernel, slice thickness; "" where the image names no scanner.
         fault: why the image was not measured; "" if it was.
         notes: what was done on the way, e.g. that a region was resampled.
     """
@@ -78,7 +78,7 @@ class Measured:
             "time": [moment.astype(datetime)] * count,
             "code": codes,
             "numeric_value": [None, *told.values(), None],
-            "text_value": [self.scanner, *[None] * (len(told) + 1)],
+            "text_value": [self.scanner or None, *[None] * (len(told) + 1)],
             "unit": [None, *(known[name].unit for name in told), None],
             "available_time": [None if available is None else available.astype(datetime)] * count,
         }
