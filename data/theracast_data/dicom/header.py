@@ -99,14 +99,15 @@ class View:
         """Return the value of an element as pydicom has it; None where it is absent or empty."""
         tag = _tag(keyword) if isinstance(keyword, str) else keyword
         for source in self.sources:
-            if tag in source:
-                try:
-                    value = _value(source, tag)
-                except Exception as error:  # pydicom converts late, and fails in many ways
-                    name = tag_name(keyword) if isinstance(keyword, str) else str(keyword)
-                    raise self.fault(f"{name} cannot be read: the file is damaged") from error
-                if value is None or (hasattr(value, "__len__") and len(value) == 0):
+            try:
+                value = _value(source, tag)
+            except KeyError:
+                if tag not in source:
                     continue
+                raise self._unreadable(keyword) from None
+            except Exception as error:  # pydicom converts late, and fails in many ways
+                raise self._unreadable(keyword) from error
+            if value is not None and not (hasattr(value, "__len__") and len(value) == 0):
                 return value
         return None
 
@@ -182,6 +183,10 @@ class View:
         """Return the error of one element of this image."""
         return HeaderError(self.place, what)
 
+    def _unreadable(self, keyword: str | BaseTag) -> HeaderError:
+        name = tag_name(keyword) if isinstance(keyword, str) else str(keyword)
+        return self.fault(f"{name} cannot be read: the file is damaged")
+
     def _needed(self, value: T | None, keyword: str) -> T:
         if value is None:
             raise self.fault(f"{tag_name(keyword)} is missing")
@@ -209,6 +214,7 @@ def _tag(keyword: str) -> BaseTag:
 
 
 CACHED = 4096
+PLAIN = frozenset({"CS", "DS", "IS", "UI", "US", "SS", "DA", "TM", "DT", "UL", "FL", "FD"})  # no character set matters
 _converted: dict[tuple[Any, ...], Any] = {}
 
 
@@ -217,18 +223,13 @@ def _value(source: Dataset, tag: BaseTag) -> Any:
     element = source.get_item(tag)
     if not isinstance(element, RawDataElement):
         return source[tag].value
-    if element.value is None or len(element.value) > 128:
+    stored = element.value
+    if stored is None or len(stored) > 128:
         with quiet_pydicom():
             return source[tag].value
-    key = (
-        tag,
-        element.VR,
-        element.value,
-        element.is_implicit_VR,
-        element.is_little_endian,
-        str(source.original_character_set),
-        _signed(source) if element.VR in (None, "US", "SS") else None,
-    )
+    implicit = element.VR is None
+    kind = (element.VR, element.is_little_endian, _signed(source) if implicit else None)
+    key = (tag, stored, kind, str(source.original_character_set) if element.VR not in PLAIN else None)
     if key not in _converted:
         if len(_converted) >= CACHED:
             _converted.clear()

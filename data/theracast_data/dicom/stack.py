@@ -278,9 +278,9 @@ def _check_shear(
 
 
 def _check_order(ordered: Sequence[Slice], heights: npt.NDArray[np.float64], faults: Faults) -> None:
-    """Note that SliceLocation or the numbering contradicts the positions: tags of two files were swapped.
+    """Note that SliceLocation or the numbering follows the positions but for two slices: their tags were exchanged.
 
-    The numbering of a series need not follow the positions at all; where it does except in a few places, these are wrong.
+    A numbering need not follow the positions at all, and may begin anew with each bed position; that is no fault.
     """
     for keyword in ("SliceLocation", "InstanceNumber"):
         try:
@@ -288,18 +288,17 @@ def _check_order(ordered: Sequence[Slice], heights: npt.NDArray[np.float64], fau
         except HeaderError as fault:
             faults.add(fault.what, f"{fault.remedy}.", fault.place)
             continue
-        if len(ordered) < 4 or any(value is None for value in values):
+        if len(ordered) < 5 or any(value is None for value in values):
             continue
-        steps = np.sign(np.diff(np.array(values, dtype=np.float64)))
-        along = 1.0 if (steps > 0).sum() >= (steps < 0).sum() else -1.0
-        against = np.flatnonzero(steps != along)
-        few = max(2, len(steps) // 10)
-        if against.size and against.size <= few:
+        told = np.array(values, dtype=np.float64)
+        along = np.sign((told - told.mean()) @ (heights - heights.mean()))
+        exchanged = np.flatnonzero(along * told != np.sort(along * told))
+        if len(exchanged) == 2:
             faults.add(
-                f"{tag_name(keyword)} runs against the positions (ImagePositionPatient (0020,0032)) at "
-                f"{against.size} of {len(steps)} steps: tags of slices were exchanged or damaged",
+                f"{tag_name(keyword)} runs against the positions (ImagePositionPatient (0020,0032)) in two slices: "
+                "their tags were exchanged or damaged",
                 "Export the series again.",
-                [f"{ordered[step].place} and {ordered[step + 1].place}" for step in against.tolist()],
+                [ordered[number].place for number in exchanged.tolist()],
             )
 
 

@@ -287,6 +287,19 @@ def test_one_of_two_series_and_one_of_two_time_points_can_be_chosen(
         read_series(tmp_path / "times", select={"AcquisitionNumber": 3})
 
 
+def test_a_numbering_that_begins_anew_with_each_bed_is_no_fault(
+    tmp_path: Path, make_series: Make, change: Change
+) -> None:
+    files = make_series(tmp_path / "pt", kind="PT", intercept=0.0, values=demo((12, 4, 5)), SliceLocation=0)
+    for number, path in enumerate(files):
+        change(path, InstanceNumber=number // 4 * 4 + 4 - number % 4)  # downwards in each of three beds
+    assert read_series(tmp_path / "pt").shape == (12, 4, 5)
+
+
+def demo(shape: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 4096, shape, dtype=np.uint16)
+
+
 def test_all_faults_come_in_one_error(tmp_path: Path, make_series: Make, change: Change) -> None:
     files = make_series(tmp_path / "ct")
     change(files[1], PixelSpacing=None)
