@@ -17,7 +17,7 @@ Complexes = NDArray[np.complex128]
 Spacing = tuple[float, float, float]
 
 # Above so many voxels in the bounding box, eight small transforms take the place of one padded to eight times the size.
-LARGE_BOX = 2_000_000
+LARGE_BOX = 500_000
 
 
 def moran_geary(
@@ -42,7 +42,9 @@ def moran_geary(
 def _pair_sums(mask: NDArray[np.bool_], deviation: Floats, spacing_mm: Spacing) -> tuple[float, float, float]:
     """Return the sums over all pairs of w, of w d_i d_j and of w d_i^2."""
     shape = [next_fast_len(2 * size - 1, real=True) for size in mask.shape]
-    weights = rfftn(_inverse_distances(shape, spacing_mm), workers=1).real
+    # Periodic: a step beyond the middle is one backwards.
+    steps = [np.minimum(np.arange(size), size - np.arange(size)) for size in shape]
+    weights = np.ascontiguousarray(rfftn(_inverse_distances(steps, spacing_mm), workers=1).real)
     # Parseval over a half spectrum: what lies between the ends along the last axis counts twice.
     weights[..., 1 : (shape[-1] + 1) // 2] *= 2
     weights /= np.prod(shape, dtype=np.float64)
@@ -66,7 +68,7 @@ def _pair_sums_in_parts(mask: NDArray[np.bool_], deviation: Floats, spacing_mm: 
     those of the values turned by half a frequency; the weights fold likewise. Along three axes that makes eight parts.
     """
     sizes = [next_fast_len(size) for size in mask.shape]
-    weights = _inverse_distances([2 * size for size in sizes], spacing_mm)
+    weights = _inverse_distances([np.arange(size + 1) for size in sizes], spacing_mm)
     totals = np.zeros(3)
     for odd in product((False, True), repeat=3):
         turns = [
@@ -75,14 +77,18 @@ def _pair_sums_in_parts(mask: NDArray[np.bool_], deviation: Floats, spacing_mm: 
         ]
         turn = turns[0][:, None, None] * turns[1][None, :, None] * turns[2][None, None, :]
         folded = weights
-        for axis, (size, is_odd) in enumerate(zip(sizes, odd, strict=True)):
-            first, second = np.split(folded, [size], axis=axis)
+        for axis, is_odd in enumerate(odd):
+            # Of a period of 2 n steps, step n + k is step n - k backwards.
+            first, second = np.delete(folded, -1, axis), np.flip(np.delete(folded, 0, axis), axis)
             folded = first - second if is_odd else first + second
-        part = fftn(folded * turn, workers=1, overwrite_x=True).real
-        inner = turn[tuple(slice(size) for size in mask.shape)]
+        part = np.ascontiguousarray(fftn(folded * turn, workers=1, overwrite_x=True).real)
+        del folded
 
-        def spectrum(values: NDArray[np.generic], inner: Complexes = inner) -> Complexes:
-            found: Complexes = fftn(values * inner, sizes, workers=1, overwrite_x=True)
+        def spectrum(values: NDArray[np.generic], turn: Complexes = turn) -> Complexes:
+            padded = np.zeros(turn.shape, np.complex128)
+            padded[tuple(slice(size) for size in mask.shape)] = values
+            padded *= turn
+            found: Complexes = fftn(padded, workers=1, overwrite_x=True)
             return found
 
         products = spectrum(deviation)
@@ -95,17 +101,13 @@ def _pair_sums_in_parts(mask: NDArray[np.bool_], deviation: Floats, spacing_mm: 
     return weight_sum, product_sum, square_sum
 
 
-def _inverse_distances(shape: list[int], spacing_mm: Spacing) -> Floats:
-    """Return 1 / distance of every displacement, periodic on a grid of this shape; 0 for none."""
-    squares = [
-        (np.minimum(np.arange(size), size - np.arange(size)) * spacing) ** 2
-        for size, spacing in zip(shape, spacing_mm, strict=True)
-    ]
-    total = squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :]
-    total[0, 0, 0] = np.inf
-    np.sqrt(total, out=total)
-    np.divide(1.0, total, out=total)
-    weights: Floats = total
+def _inverse_distances(steps: list[NDArray[np.int64]], spacing_mm: Spacing) -> Floats:
+    """Return 1 / distance of every displacement by these steps along each axis; 0 for none."""
+    squares = [(step * spacing) ** 2 for step, spacing in zip(steps, spacing_mm, strict=True)]
+    weights: Floats = squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None, :]
+    weights[0, 0, 0] = np.inf
+    np.sqrt(weights, out=weights)
+    np.divide(1.0, weights, out=weights)
     return weights
 
 
