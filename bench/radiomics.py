@@ -280,7 +280,7 @@ def header(title: str, unit: str) -> None:
 
 
 def plot_growth(rows: list[tuple[int, dict[str, float]]], path: Path) -> None:
-    """Save CPU seconds against voxels, with the line through the first point that linear growth would follow."""
+    """Save CPU seconds against voxels, with the line that linear growth through the middle point would follow."""
     import matplotlib
 
     matplotlib.use("Agg")

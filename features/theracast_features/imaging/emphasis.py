@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from theracast_features.imaging.compiled import compiled
 
-# S: short, small, low; L: long, large, high; G: grey level. The families give their own names.
+# Short stands for small, near and few as well, long for large, far and many: the families give their own names.
 EMPHASIS = (
     "short",
     "long",

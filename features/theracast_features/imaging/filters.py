@@ -21,7 +21,6 @@ from theracast_features.imaging.settings import (
     LaplacianOfGaussian,
     Laws,
     MeanFilter,
-    Wavelet,
 )
 
 Floats = NDArray[np.float64]
@@ -55,27 +54,19 @@ def response_maps(region: Region, filters: Sequence[Filter]) -> Iterator[tuple[s
             )
 
 
-def map_names(chosen: Filter) -> list[str]:
-    """Return the names of the response maps of a filter."""
-    if isinstance(chosen, Wavelet):
-        pooled = "_average" if chosen.rotation_invariant else ""
-        return [f"wavelet_{chosen.wavelet}_{band}{pooled}" for band in chosen.bands]
-    return [chosen.name]
-
-
 def _responses(source: Floats, chosen: Filter, spacing_mm: Spacing) -> Iterator[tuple[str, Floats]]:
     reach = _reach(chosen, spacing_mm)
     if isinstance(chosen, LaplacianOfGaussian):
-        yield chosen.name, _laplacian(source, chosen, spacing_mm)
+        yield chosen.names[0], _laplacian(source, chosen, spacing_mm)
     elif isinstance(chosen, MeanFilter):
         box = np.full(chosen.size, 1 / chosen.size)
-        yield chosen.name, convolve(source, (None if chosen.dimension == "2D" else box, box, box), reach)
+        yield chosen.names[0], convolve(source, (None if chosen.dimension == "2D" else box, box, box), reach)
     elif isinstance(chosen, Laws):
-        yield chosen.name, _laws(source, chosen)
+        yield chosen.names[0], _laws(source, chosen)
     else:
         low, high = wavelet_kernels(chosen.wavelet)
         passes: dict[str, Floats] = {}  # bands share their passes along z, and along z and y
-        for name, band in zip(map_names(chosen), chosen.bands, strict=True):
+        for name, band in zip(chosen.names, chosen.bands, strict=True):
             along = tuple(low if letter == "L" else high for letter in band)
             if chosen.rotation_invariant:
                 yield name, sum_of_rotations(source, along, reach, pooling="average")

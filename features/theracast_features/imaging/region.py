@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class Region:
     spacing_mm: Spacing
     full_shape: tuple[int, int, int]
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """The bounding box of the region within the arrays."""
         return bounding_box(self.shape_mask)

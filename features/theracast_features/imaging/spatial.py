@@ -75,22 +75,23 @@ def _pair_sums_in_parts(mask: NDArray[np.bool_], deviation: Floats, spacing_mm: 
             np.exp(-1j * np.pi * np.arange(size) / size) if is_odd else np.ones(size)
             for size, is_odd in zip(sizes, odd, strict=True)
         ]
-        turn = turns[0][:, None, None] * turns[1][None, :, None] * turns[2][None, None, :]
+
+        def spectrum(values: NDArray[np.generic], turns: list[Complexes] = turns) -> Complexes:
+            padded = np.zeros(sizes, np.complex128)
+            padded[tuple(slice(size) for size in values.shape)] = values
+            padded *= turns[0][:, None, None]
+            padded *= turns[1][None, :, None]
+            padded *= turns[2][None, None, :]
+            found: Complexes = fftn(padded, workers=1, overwrite_x=True)
+            return found
+
         folded = weights
         for axis, is_odd in enumerate(odd):
             # Of a period of 2 n steps, step n + k is step n - k backwards.
             first, second = np.delete(folded, -1, axis), np.flip(np.delete(folded, 0, axis), axis)
             folded = first - second if is_odd else first + second
-        part = np.ascontiguousarray(fftn(folded * turn, workers=1, overwrite_x=True).real)
+        part = np.ascontiguousarray(spectrum(folded).real)
         del folded
-
-        def spectrum(values: NDArray[np.generic], turn: Complexes = turn) -> Complexes:
-            padded = np.zeros(turn.shape, np.complex128)
-            padded[tuple(slice(size) for size in mask.shape)] = values
-            padded *= turn
-            found: Complexes = fftn(padded, workers=1, overwrite_x=True)
-            return found
-
         products = spectrum(deviation)
         totals[1] += _energy(part, products, products)
         del products

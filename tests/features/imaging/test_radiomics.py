@@ -286,6 +286,8 @@ def test_messages() -> None:
         Resegmentation(minimum=3, maximum=3)
     with pytest.raises(ValidationError, match="not of a response map; leave it out"):
         RadiomicsSettings(filter_families=("morphology",))
+    with pytest.raises(ValidationError, match="'log_2mm' is asked for twice"):
+        RadiomicsSettings(filters=(LaplacianOfGaussian(sigma_mm=2), LaplacianOfGaussian(sigma_mm=2.0)))
     with pytest.raises(ValidationError, match="'LX' is not two or three letters"):
         Wavelet(bands=("LX",))
 
