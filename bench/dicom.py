@@ -5,7 +5,8 @@ unsorted.
 
     python bench/dicom.py [--slices 120] [--size 512] [--repeats 5]
 
-The series is random noise over a gradient, written here; the least CPU time of the repeats is told. Prints a table; asserts nothing.
+The series is random noise over a gradient, written here; the least CPU time of the repeats is told. Prints a
+table; asserts nothing.
 """
 
 from __future__ import annotations
