@@ -17,7 +17,7 @@ from pydicom.dataset import FileDataset
 from theracast_data.dicom.faults import Faults
 from theracast_data.dicom.header import HeaderError, View, dicom_files, open_dicom
 from theracast_data.dicom.pixels import Pixels, exact_dtype, scaled
-from theracast_data.dicom.slices import Slice, read_slices
+from theracast_data.dicom.slices import Slice, pet_units, read_slices
 from theracast_data.dicom.stack import Grid, arrange, check_alike, check_slopes
 from theracast_data.errors import ImageError
 from theracast_data.volume import Batch, Volume
@@ -267,9 +267,10 @@ def _volume(grid: Grid, faults: Faults) -> Volume:
 
 def _unit(view: View) -> str | None:
     """Return the unit of the values. CT without RescaleType is in HU by the standard (PS3.3, C.8.2.1)."""
-    modality, units, kind = view.text("Modality"), view.text("Units"), view.text("RescaleType")
+    modality, kind = view.text("Modality"), view.text("RescaleType")
     if modality == "PT":
-        return UNITS.get(units or "", units)
+        units = pet_units(view)
+        return UNITS.get(units, units)
     if modality == "CT":
         return kind or "HU" if kind != "US" else None
     return None if kind in (None, "US") else kind

@@ -56,6 +56,9 @@ ACQUISITION_NUMBERS = (
     "SliceThickness",
 )
 
+MEASURED = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "{counts}": "CNTS"}
+"""Units of PET in the code of enhanced images (UCUM, DICOM CID 83 and 84), as Units (0054,1001) tells them."""
+
 Trait = str | float | tuple[float, ...] | None
 
 
@@ -151,6 +154,21 @@ def _text(value: Trait) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def pet_units(view: View) -> str:
+    """Return the unit of PET values: Units (0054,1001), or that of the real-world values of an enhanced image.
+
+    Raises:
+        ImageError: neither is there.
+    """
+    units = view.text("Units")
+    if units is not None:
+        return units
+    codes = [View((item,), view.place).text("CodeValue") or "" for item in view.items("MeasurementUnitsCodeSequence")]
+    if len(codes) != 1:
+        raise view.fault("Units (0054,1001) is missing, and so is MeasurementUnitsCodeSequence (0040,08EA)")
+    return MEASURED.get(codes[0], codes[0])
+
+
 def same_trait(first: Trait, second: Trait) -> bool:
     """Return whether two values are the same; numbers to a relative 1e-4."""
     if isinstance(first, str) or isinstance(second, str) or first is None or second is None:
@@ -220,9 +238,9 @@ def _groups(view: View, keyword: str) -> list[Dataset]:
 
 
 def _macros(item: Dataset, view: View) -> tuple[Dataset, ...]:
-    """Return the functional groups of a frame: the first item of each sequence."""
+    """Return the functional groups of a frame: of each sequence its item. Of two, neither holds alone, so that none is taken."""
     try:
-        return tuple(element.value[0] for element in item if element.VR == "SQ" and element.value)
+        return tuple(element.value[0] for element in item if element.VR == "SQ" and len(element.value) == 1)
     except Exception as error:  # pydicom converts late, and fails in many ways
         raise view.fault("a functional group cannot be read: the file is damaged") from error
 
@@ -271,12 +289,19 @@ def _slice(view: View, path: Path, frame: int) -> Slice:
 
 
 def _scale(view: View, modality: str) -> tuple[float, float]:
-    """Return slope and intercept. CT and PET must have them; MR may have none, but not half."""
+    """Return slope and intercept. CT and PET must have them; MR may have none, but not half.
+
+    PET of an enhanced image tells its unit with the slope and intercept of the real-world values; these then count.
+    """
     slope, intercept = view.number("RescaleSlope"), view.number("RescaleIntercept")
+    if modality == "PT" and view.text("Units") is None:
+        slope, intercept = view.number("RealWorldValueSlope"), view.number("RealWorldValueIntercept")
     if slope is None and intercept is None and modality == "MR":
         return 1.0, 0.0
     if slope is None or intercept is None:
         missing = "RescaleSlope (0028,1053)" if slope is None else "RescaleIntercept (0028,1052)"
+        if modality == "PT" and view.text("Units") is None:
+            missing = "Units (0054,1001), or RealWorldValueSlope (0040,9225) or RealWorldValueIntercept (0040,9224),"
         raise view.fault(f"{missing} is missing")
     if slope == 0:
         raise view.fault("RescaleSlope (0028,1053) is 0")
@@ -291,9 +316,9 @@ def _traits(view: View, modality: str) -> dict[str, Trait]:
             "SamplesPerPixel (0028,0002) is not 1: a colour picture holds no measured values",
             "Take it out of the folder",
         )
-    if modality == "PT":
-        view.need_text("Units")
     traits: dict[str, Trait] = {
         keyword: view.text(keyword) for keyword in (*IDENTITY, *STORED, *PADDING, *SCALE, *ACQUISITION)
     }
+    if modality == "PT":
+        traits["Units"] = pet_units(view)
     return traits | {keyword: view.number(keyword) for keyword in ACQUISITION_NUMBERS}

@@ -40,7 +40,7 @@ def check_alike(slices: Sequence[Slice], faults: Faults) -> None:
     """Note in which elements slices differ that must agree."""
     for keyword in slices[0].traits:
         values = [one.traits[keyword] for one in slices]
-        groups = _groups(values)
+        groups = _groups(values, exact=keyword in ("RescaleSlope", "RescaleIntercept"))
         if len(groups) == 1:
             continue
         common = max(groups, key=lambda group: len(group[1]))
@@ -95,11 +95,11 @@ def arrange(
     return None if faults else Grid(ordered, _affine(ordered[0], normal * spacing))
 
 
-def _groups(values: Sequence[Trait]) -> list[tuple[Trait, list[int]]]:
+def _groups(values: Sequence[Trait], *, exact: bool) -> list[tuple[Trait, list[int]]]:
     groups: list[tuple[Trait, list[int]]] = []
     for number, value in enumerate(values):
         for known, members in groups:
-            if known == value or same_trait(known, value):
+            if known == value or (not exact and same_trait(known, value)):
                 members.append(number)
                 break
         else:
@@ -139,7 +139,7 @@ def _shown(value: Trait) -> str:
         return "none"
     if isinstance(value, tuple):
         return "\\".join(f"{part:g}" for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _single(one: Slice, faults: Faults, single_slice: bool) -> Grid | None:

@@ -21,6 +21,7 @@ KINDS = {
     "MR": uids.MRImageStorage,
     "PT": uids.PositronEmissionTomographyImageStorage,
     "ECT": uids.EnhancedCTImageStorage,
+    "EPT": uids.EnhancedPETImageStorage,
     "RTSTRUCT": uids.RTStructureSetStorage,
     "RTDOSE": uids.RTDoseStorage,
     "SEG": uids.SegmentationStorage,
@@ -90,7 +91,7 @@ def blank_dataset(
     dataset.PatientID, dataset.PatientName, dataset.PatientSex = "P1", "P^1", "F"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study"), uid(series)
     dataset.FrameOfReferenceUID = uid("frame")
-    dataset.Modality = {"ECT": "CT"}.get(kind, kind)
+    dataset.Modality = {"ECT": "CT", "EPT": "PT"}.get(kind, kind)
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = "20200102"
     dataset.StudyTime, dataset.SeriesTime, dataset.AcquisitionTime = "100000", "101500", "101500"
     dataset.Manufacturer, dataset.ManufacturerModelName = "Maker", "Model"

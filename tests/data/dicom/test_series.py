@@ -213,6 +213,7 @@ BROKEN: dict[str, tuple[Callable[[list[Path], Change], None], str]] = {
     "pixels too short": (short_pixels, r"pixel data are truncated: 140 bytes of 160"),
     "mixed slope": (set_one(RescaleSlope=2.0), r"different scales: RescaleSlope \(0028,1053\) differs"),
     "mixed intercept": (set_one(RescaleIntercept=0.0), r"different scales: RescaleIntercept"),
+    "slightly mixed intercept": (set_one(RescaleIntercept="-1024.1"), r"different scales: RescaleIntercept"),
     "mixed unit": (set_one(RescaleType="US"), r"different scales: RescaleType"),
     "localiser": (set_one(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), r"localiser images"),
     "other matrix": (set_one(Rows=4, Columns=20), r"Rows \(0028,0010\) differs"),
