@@ -12,7 +12,7 @@ import pydicom.uid as uids
 from pydicom.dataset import Dataset
 
 from theracast_data.dicom.header import View, open_dicom
-from theracast_data.dicom.placement import check_frame, placed_region
+from theracast_data.dicom.placement import check_frame, other_patient, placed_region
 from theracast_data.dicom.polygons import Points, inside
 from theracast_data.errors import ImageError
 from theracast_data.volume import BoolArray, Region, Volume
@@ -72,7 +72,7 @@ def read_rtstruct(
     place = f"{path}, region {name!r}"
     view = _open(Path(path))
     items, frame = _region_items(view, name)
-    notes = _check_reference(view, frame, volume, place, other_series)
+    notes = _check_reference(view, frame, volume, place, other_series) + other_patient(view.text("PatientID"), volume)
     contours, other_notes = _contours(items, volume, place)
     notes += other_notes
     if off_grid == "resample":

@@ -53,7 +53,8 @@ def read_series(
             stacks, e.g. `{"TemporalPositionIndex": 1}`.
         spacing_tolerance: how far a slice may lie from its even place, as a share of the spacing.
         single_slice: accept one slice as a volume.
-        partial: accept fewer slices than NumberOfSlices (0054,0081) of PET tells, as after cropping.
+        partial: accept fewer slices than NumberOfSlices (0054,0081) of PET or SpacingBetweenSlices (0018,0088) tells, as after
+            cropping or thinning.
 
     Raises:
         ImageError: anything that keeps the files from being one whole volume; all faults of a kind, with the files.
@@ -86,7 +87,7 @@ def load_series(
     check_slopes(slices, faults)
     _check_same_images(slices, faults)
     faults.stop()
-    grid = arrange(slices, faults, spacing_tolerance=spacing_tolerance, single_slice=single_slice)
+    grid = arrange(slices, faults, spacing_tolerance=spacing_tolerance, single_slice=single_slice, partial=partial)
     if not partial:
         _check_number(slices, faults)
     faults.stop()

@@ -124,6 +124,20 @@ def test_pet_slices_have_slopes_of_their_own(tmp_path: Path, make_series: Make, 
     np.testing.assert_allclose(volume.values, stored(files) * slopes, rtol=1e-12)
 
 
+def test_one_slope_of_pet_that_differs_from_all_others_is_refused(
+    tmp_path: Path, make_series: Make, change: Change
+) -> None:
+    files = make_series(tmp_path / "pt", kind="PT", intercept=0.0, slope=0.5)
+    change(files[3], RescaleSlope=0.9)
+    with pytest.raises(ImageError, match=rf"RescaleSlope .* same in 5 slices and another in 1 \({files[3].name}\)"):
+        read_series(tmp_path / "pt")
+
+
+def test_a_thinned_series_is_accepted_when_said(tmp_path: Path, make_series: Make, change: Change) -> None:
+    every_second(make_series(tmp_path / "ct"), change)
+    assert read_series(tmp_path / "ct", partial=True).spacing_mm[0] == pytest.approx(5.0)
+
+
 # Every way to break a series: (what is done to the files, part of the message).
 def drop(number: int) -> Callable[[list[Path], Change], None]:
     return lambda files, change: files[number].unlink()
