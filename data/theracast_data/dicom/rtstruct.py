@@ -267,7 +267,7 @@ def _fill(
         every = np.concatenate([one.points for one in contours])
         low = np.minimum(np.floor(every.min(axis=0)), 0).astype(int)
         high = np.maximum(np.ceil(every.max(axis=0)) + 1, [columns, rows]).astype(int)
-        if (high - low).max() > 8 * max(rows, columns) + 4096:
+        if (high - low).max() > 3 * max(rows, columns) + 1024:
             raise ImageError(
                 f"{place}: contour {contours[0].number} reaches far beyond the image. Name the image that it was drawn on."
             )

@@ -248,10 +248,15 @@ BROKEN: dict[str, tuple[Callable[[list[Path], Change], None], str]] = {
     "colour": (colour, r"SamplesPerPixel \(0028,0002\) is not 1"),
     "skewed cosines": (set_one(ImageOrientationPatient=[1, 0, 0, 0.1, 1, 0]), r"not two unit vectors at right angles"),
     "no number": (set_one(RescaleSlope=0), r"RescaleSlope \(0028,1053\) is 0"),
+    "damaged UID": (
+        lambda files, change: [change(path, FrameOfReferenceUID="1.2.826.a.1") for path in files],
+        r"FrameOfReferenceUID \(0020,0052\) is no UID",
+    ),
     "wrong kind": (set_one(SOPClassUID=uids.SecondaryCaptureImageStorage), r"no CT, MR or PET image"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # pydicom says so while the test writes the fault
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_series_is_refused_with_its_own_message(
     tmp_path: Path, make_series: Make, change: Change, name: str
