@@ -35,6 +35,11 @@ class Decoder:
         self._owner = 0
         self._lock = threading.Lock()
 
+    @property
+    def process_id(self) -> int | None:
+        """Number of the process; None before the first request."""
+        return None if self._process is None else self._process.pid
+
     def decode(self, path: Path, frame: int) -> npt.NDArray[np.integer[Any]]:
         """Return the stored pixels of a frame.
 

@@ -12,7 +12,7 @@ import pydicom.uid as uids
 from pydicom.dataset import Dataset
 
 from theracast_data.dicom.header import View, open_dicom
-from theracast_data.dicom.placement import check_frame, placed_region
+from theracast_data.dicom.placement import check_frame, other_patient, placed_region
 from theracast_data.dicom.polygons import Points, inside
 from theracast_data.errors import ImageError
 from theracast_data.volume import BoolArray, Region, Volume
@@ -72,7 +72,7 @@ def read_rtstruct(
     place = f"{path}, region {name!r}"
     view = _open(Path(path))
     items, frame = _region_items(view, name)
-    notes = _check_reference(view, frame, volume, place, other_series)
+    notes = _check_reference(view, frame, volume, place, other_series) + other_patient(view.text("PatientID"), volume)
     contours, other_notes = _contours(items, volume, place)
     notes += other_notes
     if off_grid == "resample":
@@ -267,7 +267,7 @@ def _fill(
         every = np.concatenate([one.points for one in contours])
         low = np.minimum(np.floor(every.min(axis=0)), 0).astype(int)
         high = np.maximum(np.ceil(every.max(axis=0)) + 1, [columns, rows]).astype(int)
-        if (high - low).max() > 8 * max(rows, columns) + 4096:
+        if (high - low).max() > 3 * max(rows, columns) + 1024:
             raise ImageError(
                 f"{place}: contour {contours[0].number} reaches far beyond the image. Name the image that it was drawn on."
             )

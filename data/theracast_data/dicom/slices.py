@@ -12,7 +12,7 @@ import pydicom.uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from theracast_data.dicom.faults import Faults
-from theracast_data.dicom.header import HeaderError, View, uid_name
+from theracast_data.dicom.header import HeaderError, View, tag_name, uid_name
 from theracast_data.errors import ImageError
 
 SINGLE_FRAME: dict[str, str] = {
@@ -40,6 +40,7 @@ IDENTITY = (
     "Manufacturer",
     "ManufacturerModelName",
 )
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 STORED = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 SCALE = ("RescaleType", "Units", "DecayCorrection", "SUVType", "CorrectedImage")
@@ -316,6 +317,10 @@ def _traits(view: View, modality: str) -> dict[str, Trait]:
             "SamplesPerPixel (0028,0002) is not 1: a colour picture holds no measured values",
             "Take it out of the folder",
         )
+    for keyword in UIDS:
+        uid = view.text(keyword)
+        if uid is not None and not (uid.replace(".", "").isdecimal() and uid.isascii()):
+            raise view.fault(f"{tag_name(keyword)} is no UID: it is damaged")
     traits: dict[str, Trait] = {
         keyword: view.text(keyword) for keyword in (*IDENTITY, *STORED, *PADDING, *SCALE, *ACQUISITION)
     }

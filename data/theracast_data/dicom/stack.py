@@ -67,6 +67,7 @@ def arrange(
     *,
     spacing_tolerance: float,
     single_slice: bool,
+    partial: bool = False,
 ) -> Grid | None:
     """Return the slices on their grid, or None with the reasons in `faults`. The slices agree in their traits.
 
@@ -75,6 +76,7 @@ def arrange(
         faults: takes what is wrong.
         spacing_tolerance: how far a slice may lie from its place, as a share of the spacing.
         single_slice: whether one slice is a volume (its spacing is then SliceThickness).
+        partial: whether slices may be fewer than the files tell, e.g. every second.
     """
     normal = slices[0].normal
     positions = np.array([one.position for one in slices])
@@ -91,7 +93,8 @@ def arrange(
     spacing = float((heights[-1] - heights[0]) / (len(ordered) - 1))
     _check_shear(ordered, positions, heights, normal, faults)
     _check_order(ordered, heights, faults)
-    _check_thinned(ordered[0], spacing, faults)
+    if not partial:
+        _check_thinned(ordered[0], spacing, faults)
     return None if faults else Grid(ordered, _affine(ordered[0], normal * spacing))
 
 
@@ -316,5 +319,5 @@ def _check_thinned(first: Slice, spacing: float, faults: Faults) -> None:
         faults.add(
             f"slices lie {spacing:.4g} mm apart, {round(steps)} times SpacingBetweenSlices (0018,0088): "
             f"only every {round(steps)}. slice is here",
-            "Fetch the missing ones from the archive.",
+            "Fetch the missing ones from the archive, or accept these with partial=True.",
         )

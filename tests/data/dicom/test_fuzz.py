@@ -7,8 +7,11 @@ must come out as written or not at all; into compressed pixels, where its grid m
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import random
+import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +24,7 @@ import pytest
 from pydicom.dataset import FileDataset
 
 from theracast_data.dicom.dose import read_dose
+from theracast_data.dicom.isolated import Decoder, DecoderDiedError
 from theracast_data.dicom.manifest import scan_folder
 from theracast_data.dicom.nifti import read_nifti
 from theracast_data.dicom.nrrd_file import read_nrrd
@@ -296,3 +300,27 @@ def test_swapped_elements_between_two_files_are_seen(tmp_path: Path, make_series
 def swap(one: FileDataset, other: FileDataset, keyword: str) -> None:
     """Exchange an element of two data sets."""
     one[keyword], other[keyword] = other[keyword], one[keyword]
+
+
+def test_the_decoder_of_its_own_process_is_started_again(
+    tmp_path: Path, make_series: Make, compress: Callable[[Path, uids.UID], None]
+) -> None:
+    files = make_series(tmp_path / "ct")
+    stored = pydicom.dcmread(files[0]).pixel_array
+    compress(files[0], uids.JPEGLosslessSV1)
+    decoder = Decoder()
+    try:
+        np.testing.assert_array_equal(decoder.decode(files[0], 0), stored)
+        first = decoder.process_id
+        with pytest.raises(DecoderDiedError, match="FileNotFoundError"):
+            decoder.decode(tmp_path / "absent.dcm", 0)
+        assert decoder.process_id == first
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        with contextlib.suppress(DecoderDiedError):  # it may not be gone yet when it is asked
+            decoder.decode(files[0], 0)
+        np.testing.assert_array_equal(decoder.decode(files[0], 0), stored)
+        assert decoder.process_id != first
+    finally:
+        decoder.close()
+    assert decoder.process_id is None

@@ -124,6 +124,20 @@ def test_pet_slices_have_slopes_of_their_own(tmp_path: Path, make_series: Make, 
     np.testing.assert_allclose(volume.values, stored(files) * slopes, rtol=1e-12)
 
 
+def test_one_slope_of_pet_that_differs_from_all_others_is_refused(
+    tmp_path: Path, make_series: Make, change: Change
+) -> None:
+    files = make_series(tmp_path / "pt", kind="PT", intercept=0.0, slope=0.5)
+    change(files[3], RescaleSlope=0.9)
+    with pytest.raises(ImageError, match=rf"RescaleSlope .* same in 5 slices and another in 1 \({files[3].name}\)"):
+        read_series(tmp_path / "pt")
+
+
+def test_a_thinned_series_is_accepted_when_said(tmp_path: Path, make_series: Make, change: Change) -> None:
+    every_second(make_series(tmp_path / "ct"), change)
+    assert read_series(tmp_path / "ct", partial=True).spacing_mm[0] == pytest.approx(5.0)
+
+
 # Every way to break a series: (what is done to the files, part of the message).
 def drop(number: int) -> Callable[[list[Path], Change], None]:
     return lambda files, change: files[number].unlink()
@@ -234,10 +248,15 @@ BROKEN: dict[str, tuple[Callable[[list[Path], Change], None], str]] = {
     "colour": (colour, r"SamplesPerPixel \(0028,0002\) is not 1"),
     "skewed cosines": (set_one(ImageOrientationPatient=[1, 0, 0, 0.1, 1, 0]), r"not two unit vectors at right angles"),
     "no number": (set_one(RescaleSlope=0), r"RescaleSlope \(0028,1053\) is 0"),
+    "damaged UID": (
+        lambda files, change: [change(path, FrameOfReferenceUID="1.2.826.a.1") for path in files],
+        r"FrameOfReferenceUID \(0020,0052\) is no UID",
+    ),
     "wrong kind": (set_one(SOPClassUID=uids.SecondaryCaptureImageStorage), r"no CT, MR or PET image"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # pydicom says so while the test writes the fault
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_series_is_refused_with_its_own_message(
     tmp_path: Path, make_series: Make, change: Change, name: str
