@@ -31,7 +31,7 @@ TABLE = {
                 "entropy": {"modality": "imaging", "name": "ct_entropy"},
                 "site of the tumour": {"modality": "imaging", "name": "place", "levels": ["a", "b"]},
                 "age": {},
-                "scanner": {"role": "covariate"},
+                "scanner": {"role": "covariate", "kind": "categorical"},
             },
         }
     ]
@@ -71,6 +71,8 @@ def test_a_column_gives_the_scanner_and_patterns_choose_numbers_alone() -> None:
     ("harmonise", "told"),
     [
         ([{"batch": "scaner", "features": ["image.*"]}], r"no column 'scaner'.*scanner"),
+        ([{"batch": "clin_age", "features": ["image.*"]}], r"no column 'clin_age'"),
+        ([{"batch": "age", "features": ["image.*"]}], r"'age' is read as a number.*kind: categorical"),
         ([{"batch": "images.ct", "features": ["image.*"]}], r"no column 'images.ct'"),
         ([{"batch": "scanner", "features": ["lab.*"]}], r"no number is named 'lab.\*'"),
         ([{"batch": "scanner", "features": ["image.place"]}], r"no number is named 'image.place'"),
