@@ -1,29 +1,172 @@
-"""Who develops the model, before there are features."""
+"""The whole development: nested cross-validation, the final model, and the rivals it is held against."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
-from theracast_data.endpoints import table_endpoints
-from theracast_data.table import read_cohort
-from theracast_training.study import Study
+import numpy as np
+
+from theracast_data.home import home
+from theracast_data.modality import Modality
+from theracast_features.specs import FeatureTable
+from theracast_models.fitting import CalibratedModel, fit_calibrated
+from theracast_training.comparisons import Judged, Rival, baseline_rival, part_rival
+from theracast_training.develop import Task, TaskResult, nested_tasks
+from theracast_training.prepare import Prepared, search_key
+from theracast_training.workers import run_tasks
+
+MODALITY_TRIALS = 10  # a penalised linear model has two parameters; more trials do not move it
 
 
-def development_patients(study: Study, *, base: Path) -> frozenset[str]:
-    """Return the patients with a decision at a development site.
+class Progress(Protocol):
+    """Whoever follows a training: told of steps, of the trials to come, and of each that is done."""
 
-    Where the decisions are the rows of a table, the event store is not opened: what is measured in images may be the first
-    thing to go into it.
+    def step(self, text: str) -> None: ...
 
-    Args:
-        base: folder from which relative paths of the study count.
+    def expect(self, trials: int) -> None: ...
 
-    Raises:
-        TheracastError: the study's tables or events cannot be read, or no decision is left.
+    def trial(self) -> None: ...
+
+
+class Silent:
+    """Follows nothing."""
+
+    def step(self, text: str) -> None:
+        """Pass over a step."""
+
+    def expect(self, trials: int) -> None:
+        """Pass over the number of trials."""
+
+    def trial(self) -> None:
+        """Pass over a trial."""
+
+
+@dataclass(frozen=True)
+class Developed:
+    """What tuning and fitting gave.
+
+    Attributes:
+        final: the choice on all development decisions.
+        fitted: the calibrated model.
+        own: site (or `cv`) to the model's probabilities for its known decisions.
+        rivals: baselines, single modalities, and all but one of them, likewise.
+        outer: results of the outer folds.
     """
-    inputs, endpoints = study.inputs, study.endpoints
-    if inputs.decisions is None:
-        inputs, endpoints = inputs.model_copy(update={"events": None}), tuple(table_endpoints(endpoints))
-    cohort = read_cohort(inputs, endpoints, base=base)
-    own = cohort.at(study.development_sites(cohort.sites))
-    return frozenset(own.decisions["subject_id"].astype(str))
+
+    final: TaskResult
+    fitted: CalibratedModel
+    own: dict[str, Judged]
+    rivals: list[Rival]
+    outer: list[TaskResult]
+
+
+def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
+    """Tune in nested cross-validation and on all development decisions, and fit what was chosen."""
+    final = final_task(prepared)
+    outer = nested_tasks(final)
+    parts = part_tasks(prepared, final)
+    tasks = [final, *outer, *(task for part in parts for task in part.tasks)]
+    progress.expect(sum(task.expected_trials for task in tasks))
+    progress.step("tuning")
+    results = {result.key: result for result in run_tasks(tasks, jobs=jobs, on_trial=progress.trial)}
+    progress.step("fitting")
+    chosen = results[final.key]
+    fitted = fit_calibrated(
+        chosen.choice.recipe,
+        final.table,
+        final.target.y,
+        folds=chosen.folds,
+        weight=final.target.weight(),
+        replicates=prepared.study.search.replicates,
+        seed=final.seed,
+    )
+    own = {
+        site: Judged(rows, fitted.probability(prepared.table.take(rows))) for site, rows in prepared.external.items()
+    }
+    nested = [results[task.key] for task in outer]
+    if nested:
+        own = {"cv": _out_of_fold(prepared, nested)} | own
+    rivals = [baseline_rival(one, prepared, chosen.folds, seed=final.seed) for one in prepared.study.published]
+    for part in parts:
+        judged = [results[task.key] for task in part.tasks[1:]]
+        rivals.append(
+            part_rival(
+                results[part.tasks[0].key],
+                part.of(prepared.table),
+                prepared,
+                name=part.modality,
+                kind=part.kind,
+                nested=_out_of_fold(prepared, judged) if judged else None,
+            )
+        )
+    return Developed(chosen, fitted, own, rivals, nested)
+
+
+def final_task(prepared: Prepared) -> Task:
+    """Return the task that develops the model which is kept."""
+    study = prepared.study
+    count = len(prepared.learn)
+    return Task(
+        key="final",
+        table=prepared.table.take(prepared.learn),
+        target=prepared.target.take(prepared.learn),
+        learn=np.arange(count),
+        judged=np.array([], dtype=np.intp),
+        families=study.search.families,
+        search=study.search,
+        validation=study.validation,
+        trials=study.search.trials,
+        seed=study.search.seed,
+        journals=home() / "tuning" / search_key(prepared),
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model of a part of the features, to show what that part, or the rest, is worth.
+
+    Attributes:
+        kind: `modality`: that modality alone; `without`: all others.
+        tasks: the one on all development decisions and, where no external site judges, its outer folds.
+    """
+
+    kind: Literal["modality", "without"]
+    modality: Modality
+    tasks: tuple[Task, ...] = ()
+
+    def of(self, table: FeatureTable) -> FeatureTable:
+        """Return the features that the model sees."""
+        return table.of_modality(self.modality) if self.kind == "modality" else table.without_modality(self.modality)
+
+
+def part_tasks(prepared: Prepared, final: Task) -> list[Part]:
+    """Return a model of each modality alone and, where there are three or more, of all but each."""
+    modalities = prepared.table.modalities
+    if len(modalities) < 2:
+        return []
+    parts = [Part("modality", one) for one in modalities]
+    parts += [Part("without", one) for one in modalities] if len(modalities) > 2 else []
+    found = []
+    for part in parts:
+        whole = replace(
+            final,
+            key=f"{'only' if part.kind == 'modality' else 'without'}-{part.modality}",
+            table=part.of(final.table),
+            families=("elasticnet",),
+            trials=min(final.trials, MODALITY_TRIALS),
+        )
+        found.append(replace(part, tasks=(whole, *([] if prepared.external else nested_tasks(whole)))))
+    return found
+
+
+def _out_of_fold(prepared: Prepared, results: Sequence[TaskResult]) -> Judged:
+    """Return the outer predictions, the mean where repeats judged a decision more than once."""
+    count = np.zeros(len(prepared.learn))
+    total = np.zeros(len(prepared.learn))
+    for result in results:
+        total[result.judged] += result.probability
+        count[result.judged] += 1
+    judged = np.flatnonzero(count)
+    return Judged(prepared.learn[judged], total[judged] / count[judged])

@@ -92,7 +92,7 @@ def habitats(options: argparse.Namespace) -> int:
 
     from theracast_features.imaging.habitat_file import fitted_text
     from theracast_features.imaging.habitat_fit import fit_image_habitats
-    from theracast_training.development import development_patients
+    from theracast_training.development_patients import development_patients
     from theracast_training.study import read_study
 
     require_free(options.out, overwrite=options.overwrite)
