@@ -1,4 +1,4 @@
-"""images series, extract, stability."""
+"""images series, extract, stability, habitats."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 from theracast.output import print_json, require_free, tell, write_text
-from theracast_data.errors import StudyError
+from theracast_data.errors import StudyError, TheracastError
 
 
 def series(options: argparse.Namespace) -> int:
@@ -83,6 +84,50 @@ def stability(options: argparse.Namespace) -> int:
     stable = sum(one.icc >= 0.75 for one in found)
     tell(f"wrote {options.out}: {stable} of {len(found)} measurements have an ICC of at least 0.75")
     return 0
+
+
+def habitats(options: argparse.Namespace) -> int:
+    """Fit habitats on the patients who develop the model, and write what was learnt."""
+    import numpy as np
+
+    from theracast_features.imaging.habitat_file import fitted_text
+    from theracast_features.imaging.habitat_fit import fit_image_habitats
+    from theracast_training.development_patients import development_patients
+    from theracast_training.study import read_study
+
+    require_free(options.out, overwrite=options.overwrite)
+    study = read_study(options.study, overrides=options.overrides, stability=False, fitted=False)
+    kinds = {name: one.measures for name, one in study.features.images.items() if one.habitats is not None}
+    name = options.images or (next(iter(kinds)) if len(kinds) == 1 else "")
+    if name not in kinds:
+        raise StudyError(f"--images: name one of {', '.join(kinds) or 'none: the study asks for no habitats'}.")
+    patients = development_patients(study, base=options.study.parent)
+    if options.patients:
+        patients &= _listed(options.patients)
+    found = fit_image_habitats(
+        options.folder, name, kinds[name], patients=patients, rng=np.random.default_rng(options.seed)
+    )
+    counts = {"others": found.others, "faults": len(found.faults)}
+    text = fitted_text(name, kinds[name], found.habitats, study=study.study, seed=options.seed, **counts)
+    write_text(options.out, text, overwrite=options.overwrite)
+    for fault in found.faults:
+        tell(f"left out: {fault}")
+    for subject, notes in found.notes.items():
+        tell("; ".join((f"patient {subject}", *notes)))
+    tell(
+        f"wrote {options.out}: {found.habitats.count} habitats from {found.habitats.patients} patients; {found.others} with "
+        "images do not develop the model and were left out"
+    )
+    return 0
+
+
+def _listed(path: Path) -> frozenset[str]:
+    """Return the identifiers of a file, one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TheracastError(f"{path}: the list of patients cannot be read ({error}). Name a text file.") from error
+    return frozenset(line.strip() for line in lines if line.strip())
 
 
 def _counted() -> Callable[[int, int], None]:

@@ -23,14 +23,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from theracast_data.dicom.header import dicom_files
-from theracast_data.dicom.manifest import scan_folder
+from theracast_data.dicom.manifest import ImageRow, scan_folder
 from theracast_data.dicom.pet import suv_volume
 from theracast_data.dicom.regions import read_region
 from theracast_data.dicom.series import load_series
-from theracast_data.errors import ImageError, TheracastError
+from theracast_data.errors import ImageError, StudyError, TheracastError
 from theracast_data.events.manifest import file_sha256
 from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.volume import Batch, Region, Volume
+from theracast_features.imaging.habitat_maps import maps_of_region, measure_habitats
 from theracast_features.imaging.measure import Spacing, measure
 from theracast_features.imaging.perturb import draw_perturbations
 from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
@@ -81,8 +82,11 @@ def extract_images(
 
     Raises:
         ImageError: there is no such folder.
+        StudyError: habitats are asked for and not fitted.
         ArtifactError: another process writes to the store.
     """
+    for name, measures in images.items():
+        _check_fitted(name, measures)
     manifest = scan_folder(folder)
     tasks, faults = image_tasks(manifest.rows, images)
     report = ExtractionReport(faults=[*manifest.faults, *faults])
@@ -267,8 +271,21 @@ def _measure(task: ImageTask) -> Measured:
         date_only = task.row.study_time is None
     if taken is None:
         raise ImageError("neither the series nor the study says when it was made. Complete StudyDate (0008,0020).")
+    notes: tuple[str, ...] = ()
+    if task.measures.fitted_habitats is not None:
+        maps = maps_of_region(task, volume, region)
+        values |= measure_habitats(maps, task.measures)
+        notes = maps.notes
     lost = (f"{region.share_outside:.1%} of the region lay outside the image",) if region.share_outside > 0 else ()
-    return Measured(task, values, taken, date_only, _scanner(volume.batch), notes=(*volume.notes, *region.notes, *lost))
+    told = (*volume.notes, *region.notes, *lost, *notes)
+    return Measured(task, values, taken, date_only, _scanner(volume.batch), notes=told)
+
+
+def _check_fitted(name: str, measures: ImageMeasures) -> None:
+    try:
+        _ = measures.fitted_habitats
+    except StudyError as error:
+        raise StudyError(f"features.images.{name}: {error}") from error
 
 
 def _scanner(batch: Batch) -> str:
@@ -281,13 +298,20 @@ def _scanner(batch: Batch) -> str:
 
 def _key(task: ImageTask) -> str:
     """Return what changes with the content of series and regions, the settings, and how they are measured."""
-    path = Path(task.row.path)
-    files = dicom_files(path) if path.is_dir() else [path]
     whole = hashlib.sha256(f"{task.measures.digest}\n{task.row.series_uid}\n".encode())
-    for one in [*sorted(files), *(Path(region) for region, _, _ in task.regions)]:
+    for one in [*_files(task.row), *(Path(region) for region, _, _ in task.regions)]:
         whole.update(file_sha256(one).encode())
+    for name, row in task.maps:
+        whole.update(f"{name} {row.series_uid}\n".encode())
+        for one in _files(row):
+            whole.update(file_sha256(one).encode())
     whole.update("\n".join(name for _, _, name in task.regions).encode())
     return whole.hexdigest()
+
+
+def _files(row: ImageRow) -> list[Path]:
+    path = Path(row.path)
+    return sorted(dicom_files(path)) if path.is_dir() else [path]
 
 
 def _keep(found: Measured, path: Path) -> None:
