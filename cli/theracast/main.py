@@ -124,7 +124,9 @@ def _add_data_verbs(verb: _AddVerb) -> None:
     fetch.add_argument("name", metavar="NAME", help="e.g. icb")
     fetch.add_argument("--to", type=Path, required=True, metavar="DIR")
     _overwrite(fetch)
-    demo = verb("demo", "demo:demo", "make a synthetic cohort and run check, train, register, score and report on it")
+    demo = verb(
+        "demo", "demo:demo", "make a synthetic cohort and run ingest, check, train, register, score and report on it"
+    )
     demo.add_argument(
         "--to", type=Path, default=Path("demo"), metavar="DIR", help="where the outputs go (default demo)"
     )
@@ -141,9 +143,15 @@ def _add_training_verbs(verb: _AddVerb) -> None:
     _json(train)
     evaluate = verb("evaluate", "training:evaluate", "judge a model on a cohort that it has never seen")
     _model(evaluate)
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="CSV, XLSX, Parquet or JSON with the outcome")
+    evaluate.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        nargs="?",
+        help="CSV, XLSX, Parquet or JSON with the outcome; without it, the sources and events of --study",
+    )
     evaluate.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
-    evaluate.add_argument("--study", type=Path, metavar="STUDY", help="read the file as this study says")
+    evaluate.add_argument("--study", type=Path, metavar="STUDY", help="read the data as this study says")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
     _json(evaluate)
     interface = verb("ui", "models:ui", "open MLflow on the embedded store")
@@ -157,6 +165,11 @@ def _add_scoring_verbs(verb: _AddVerb) -> None:
     score.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
     score.add_argument(
         "--site", metavar="SITE", help="where the patients are treated, for units and validation by site"
+    )
+    score.add_argument(
+        "--index-time",
+        metavar="TIME",
+        help="when a FHIR bundle is asked about, as 2024-05-31T08:30; else its latest fact",
     )
     where = score.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="FILE", help="CSV, Parquet or JSON, by its ending")

@@ -165,7 +165,9 @@ def _within(note: ReadingNote, rows: npt.NDArray[np.bool_]) -> ReadingNote:
 def _notes_of(found: AskedDecisions, section: DecisionSection, values: pd.DataFrame) -> list[ReadingNote]:
     """Return what should be said of rows that the study would not have asked about, or not then."""
     notes = [
-        ReadingNote("outside-inclusion", EVENTS_COLUMN, None, rows, f"rows would not have been part of the study: {rule}.")
+        ReadingNote(
+            "outside-inclusion", EVENTS_COLUMN, None, rows, f"rows would not have been part of the study: {rule}."
+        )
         for rule, rows in found.unmet.items()
     ]
     if found.late:

@@ -19,6 +19,7 @@ from theracast_data.endpoints import (
     Endpoint,
     FollowUp,
     OrdinalEndpoint,
+    TableEndpoint,
     TimeToEventEndpoint,
 )
 from theracast_data.errors import SchemaError
@@ -44,7 +45,7 @@ class DerivedEndpoints:
 
 def derive_endpoints(
     raw: pd.DataFrame,
-    endpoints: Sequence[Endpoint],
+    endpoints: Sequence[TableEndpoint],
     *,
     missing: Sequence[Cell] | Mapping[str, Sequence[Cell]] = (),
 ) -> pd.DataFrame:
@@ -67,7 +68,7 @@ def derive_endpoints(
 
 def read_endpoints(
     raw: pd.DataFrame,
-    endpoints: Sequence[Endpoint],
+    endpoints: Sequence[TableEndpoint],
     *,
     missing: Sequence[Cell] | Mapping[str, Sequence[Cell]] = (),
 ) -> DerivedEndpoints:

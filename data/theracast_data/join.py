@@ -65,9 +65,7 @@ class Joined:
         return None if cells is None else [None if place < 0 else cells[place] for place in self.places.tolist()]
 
 
-def join_source(
-    first: Asked, other: StackedSource, faults: list[str], *, among: str = "in the first source"
-) -> Joined:
+def join_source(first: Asked, other: StackedSource, faults: list[str], *, among: str = "in the first source") -> Joined:
     """Return `other` in the order of the decisions of `first`: by patient, and by site where `other` names sites.
 
     Patients in several rows of `other`, and patients of several sites that `other` cannot tell apart, go to `faults`.
@@ -99,8 +97,7 @@ def join_source(
     notes = _moved(other.notes, places)
     if unmatched:
         message = (
-            f"{name}: {len(unmatched)} patients are not {among} and were left out "
-            f"(ids {listed(unmatched, most=5)})."
+            f"{name}: {len(unmatched)} patients are not {among} and were left out (ids {listed(unmatched, most=5)})."
         )
         notes.append(ReadingNote("unmatched-subject", other.source.subject, None, (), message))
     values = {column: _taken(other.stacked(column), places) for column in other.source.meanings}

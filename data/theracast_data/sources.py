@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -165,7 +165,9 @@ class Inputs(Section):
                 raise ValueError("`sources` needs at least 1 item, or `decisions` must say how they follow from events")
             return self
         if self.events is None:
-            raise ValueError("`decisions` come from events: the study needs an `events` section that says where they lie")
+            raise ValueError(
+                "`decisions` come from events: the study needs an `events` section that says where they lie"
+            )
         for source in self.sources:
             given = [
                 key for key in ("index_time", "asked_at", "treatment", "calendar") if getattr(source, key) is not None
@@ -214,7 +216,7 @@ class Inputs(Section):
         concept = self.events.concepts.get(attribute.concept or "") if self.events is not None else None
         unit = attribute.unit or (concept.unit if concept is not None else None)
         kind = attribute.resolved_kind
-        levels: dict[Cell, Cell] = dict(attribute.levels)
+        levels = cast("dict[Cell, Cell]", dict(attribute.levels))
         if attribute.missing is not None and levels:
             levels.setdefault(attribute.missing, attribute.missing)
         return ColumnSpec(

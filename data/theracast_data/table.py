@@ -124,9 +124,7 @@ def _table_rows(first: SourceRead) -> DecidedRows:
     )
 
 
-def _with_stored_events(
-    cohort: Cohort, events: CohortEvents, inputs: Inputs, endpoints: Sequence[Endpoint]
-) -> Cohort:
+def _with_stored_events(cohort: Cohort, events: CohortEvents, inputs: Inputs, endpoints: Sequence[Endpoint]) -> Cohort:
     """Return the cohort with its events and, where a table made its decisions, the endpoints that come from events."""
     if inputs.decisions is not None:
         return replace(cohort, events=seen_as_decided(events, inputs.decisions))
@@ -190,9 +188,7 @@ def cohort_from_frame(
             absent |= typed.absent
     decisions, decision_notes = decision_columns(frame, first, headers)
     missing = {
-        header: codes
-        for source in reversed(tables)
-        for header, codes in _missing_by_header(source, endpoints).items()
+        header: codes for source in reversed(tables) for header, codes in _missing_by_header(source, endpoints).items()
     }
     outcome = {
         header: frame[found.header].tolist()
@@ -216,9 +212,7 @@ def cohort_from_frame(
     return cohort if inputs.events is None else _with_given_events(cohort, frame, inputs, endpoints)
 
 
-def _with_given_events(
-    cohort: Cohort, frame: pd.DataFrame, inputs: Inputs, endpoints: Sequence[Endpoint]
-) -> Cohort:
+def _with_given_events(cohort: Cohort, frame: pd.DataFrame, inputs: Inputs, endpoints: Sequence[Endpoint]) -> Cohort:
     """Return the cohort with the events in the rows' own `events` cells, and what follows from them.
 
     A decision without index time is asked now: all that its row tells is known, up to the latest event.
@@ -236,6 +230,10 @@ def _with_given_events(
         ReadingNote("unreadable-value", EVENTS_COLUMN, None, (row,), f"{EVENTS_COLUMN}: {fault}")
         for row, fault in faults.items()
     )
+    misread = [row for note in cohort.notes if note.column == "index_time" for row in note.rows]
+    if misread:
+        message = "The moment of the question could not be read; it is asked as of the latest fact."
+        notes = (*notes, ReadingNote("asked-now", EVENTS_COLUMN, None, tuple(misread), message))
     cohort = replace(cohort, decisions=keyed, events=given_events(events, concepts), notes=(*cohort.notes, *notes))
     if inputs.decisions is not None:
         cohort = with_asked_events(cohort, events, inputs)

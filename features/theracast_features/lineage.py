@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from theracast_data.cohort import Cohort
+from theracast_data.decisions.section import LANDMARK
 from theracast_data.errors import CohortError, StudyError
 from theracast_data.events.schema import empty_events
 from theracast_data.sources import ColumnSpec, Inputs, OneHotSpec, snake_case
@@ -90,8 +91,11 @@ def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
         headers = {one.name or snake_case(raw): (raw, one) for raw, one in source.columns.items()}
         groups = {group.name: group for group in source.one_hot}
         where = source.name or source.path
+        asked = place == 0 and inputs.decisions is not None
         for column in spec.columns:
-            if column in headers:
+            if asked and column in headers:
+                steps += _attribute_steps(column, inputs)
+            elif column in headers:
                 steps += _column_steps(column, *headers[column], where=where, joined=place > 0)
             elif column in groups:
                 steps.append(_group_step(column, groups[column], where=where))
@@ -100,6 +104,38 @@ def _table_steps(spec: FeatureSpec, inputs: Inputs) -> tuple[str, ...]:
     if spec.role == "indicator":
         steps.append("1 where the value was not measured, else 0")
     return tuple(steps)
+
+
+def _attribute_steps(column: str, inputs: Inputs) -> list[str]:
+    """Return how an attribute of the decisions comes from events."""
+    assert inputs.decisions is not None
+    assert inputs.events is not None
+    if column == LANDMARK:
+        return [f"{column}: whole days from the trigger to the decision"]
+    attribute = inputs.decisions.attributes[column]
+    concept = inputs.events.concepts.get(attribute.concept or "")
+    codes = ", ".join(concept.codes if concept is not None else attribute.codes)
+    what = {
+        "text": "the text of the last event",
+        "number": "the number of the last event",
+        "code": "the end of the code of the last event",
+        "years_since": "years from the first event to the decision, of events",
+    }[attribute.take]
+    unit = inputs.meanings[column]
+    shown = f", in {unit.unit}" if isinstance(unit, ColumnSpec) and unit.unit and attribute.take == "number" else ""
+    steps = [
+        f"{column}: {what} of the codes {codes}{shown}",
+        "seen: those up to the decision that were available by then",
+    ]
+    if attribute.levels:
+        steps.append("called: " + ", ".join(f"{found} {level}" for found, level in attribute.levels.items()))
+    if attribute.missing is not None:
+        steps.append(f"not known: {attribute.missing}")
+    if attribute.cap is not None:
+        steps.append(f"limited to {attribute.cap}")
+    if attribute.transform != "none":
+        steps.append(f"linear models see its {attribute.transform}")
+    return steps
 
 
 def _column_steps(column: str, raw: str, spec: ColumnSpec, *, where: str, joined: bool) -> list[str]:

@@ -28,8 +28,9 @@ def invented_rows(
 ) -> list[Row]:
     """Return raw rows of patients who never were: each column is drawn for itself from its development quantiles.
 
-    After six complete ones (where decisions come from events, every second tells its attributes by events): one with every second column missing, one with nothing known, one with an unseen category,
-    and one with numbers written as text. All rows have the same columns; None is missing.
+    After six complete ones (every second tells its attributes by events, where decisions come from events): one with every
+    second column missing, one with nothing known, one with an unseen category, and one with numbers written as text. All
+    rows have the same columns; None is missing.
     """
     rng = np.random.default_rng([seed, 51])
     about = {

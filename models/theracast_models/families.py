@@ -18,6 +18,7 @@ from theracast_models.restricted import Restricted
 from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {family.family: family for family in (ElasticNet, Boosting, Stack, Published, Restricted)}
+_OF_MODELS = frozenset({Stack.family, Restricted.family})
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,6 @@ def load_model(folder: Path) -> ReplicableModel:
             f"{folder.name}: the model is of the family {family!r}, which this version of Theracast does not know. "
             "Use the version that saved it."
         )
-    return cast(ReplicableModel, FAMILIES[family].load(folder))
+    # Members are loaded by this function, so that a model of models need not know the families.
+    members = {"load_member": load_model} if family in _OF_MODELS else {}
+    return cast(ReplicableModel, FAMILIES[family].load(folder, **members))

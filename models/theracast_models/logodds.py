@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple, Protocol, Self
 
@@ -14,7 +14,7 @@ from theracast_features.specs import FeatureTable
 
 Floats = NDArray[np.float64]
 
-__all__ = ["Floats", "Gaps", "LogOddsModel", "ReplicableModel", "expit", "logit"]
+__all__ = ["Floats", "Gaps", "LoadModel", "LogOddsModel", "ReplicableModel", "expit", "logit"]
 
 
 class Gaps(NamedTuple):
@@ -27,7 +27,8 @@ class Gaps(NamedTuple):
 class LogOddsModel(Protocol):
     """A model family. Constructors only store their parameters; `fit` learns everything, preprocessing included.
 
-    A fitted model is deterministic and accepts tables with any value missing and any level unseen.
+    A fitted model is deterministic and accepts tables with any value missing and any level unseen. A class method
+    `load(folder)` gives back what `save` wrote; where the model holds other models, `load(folder, load_member)`.
     """
 
     family: ClassVar[str]
@@ -52,10 +53,9 @@ class LogOddsModel(Protocol):
         """Write the fitted model as plain files (JSON, LightGBM text) into a new folder."""
         ...
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Return the model that `save` wrote."""
-        ...
+
+LoadModel = Callable[[Path], "ReplicableModel"]
+"""The model in a folder, whatever its family: what a model of models needs to load its members."""
 
 
 class ReplicableModel(LogOddsModel, Protocol):

@@ -137,9 +137,9 @@ def _feature_reference(spec: FeatureSpec, table: FeatureTable, y: Floats, weight
 def widened(values: Floats) -> tuple[float, float]:
     """Return a range that holds all values, its ends moved outwards to a round step of at most a tenth of the span."""
     low, high = float(values.min()), float(values.max())
-    if low == high:
-        return low, high
     rough = (high - low) / 20
+    if rough == 0.0:  # one value, or two that differ by less than a number can say
+        return low, high
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(size * power for size in (1.0, 2.0, 5.0, 10.0) if size * power >= rough * 0.999)
     return float(f"{math.floor(low / step) * step:.12g}"), float(f"{math.ceil(high / step) * step:.12g}")

@@ -13,7 +13,7 @@ import numpy as np
 from theracast_data.errors import CohortError
 from theracast_data.modality import Modality
 from theracast_features.specs import FeatureTable
-from theracast_models.logodds import Floats, Gaps, ReplicableModel
+from theracast_models.logodds import Floats, Gaps, LoadModel, ReplicableModel
 from theracast_models.sentences import gap_sentences
 
 
@@ -71,12 +71,10 @@ class Restricted:
         self.model.save(folder / "member")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, load_member: LoadModel) -> Self:
         """Return the model that `save` wrote."""
-        from theracast_models.families import load_model
-
         record: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        return cls(load_model(folder / "member"), record["modality"])
+        return cls(load_member(folder / "member"), record["modality"])
 
     def save_replicates(self, replicates: Sequence[Self], folder: Path) -> None:
         """Write the copies into a new folder."""

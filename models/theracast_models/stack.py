@@ -13,7 +13,7 @@ import numpy as np
 
 from theracast_features.specs import FeatureTable
 from theracast_models.folds import out_of_fold_log_odds, patient_folds
-from theracast_models.logodds import Floats, Gaps, ReplicableModel, expit, logit
+from theracast_models.logodds import Floats, Gaps, LoadModel, ReplicableModel, expit, logit
 from theracast_models.sentences import gap_sentences
 
 # Worth about one patient: members that agree share their weight evenly instead of by chance.
@@ -101,12 +101,10 @@ class Stack:
             member.save(folder / f"member-{number}")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, load_member: LoadModel) -> Self:
         """Return the model that `save` wrote."""
-        from theracast_models.families import load_model
-
         record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        members = [load_model(folder / f"member-{number}") for number in range(len(record["weights"]))]
+        members = [load_member(folder / f"member-{number}") for number in range(len(record["weights"]))]
         model = cls(members, **record["params"])
         model.members_ = tuple(members)
         model.intercept_, model.weights_ = record["intercept"], np.array(record["weights"], dtype=np.float64)

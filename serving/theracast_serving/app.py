@@ -80,11 +80,16 @@ class ScoreRequest(_Question):
     rows: list[Row] | None = Field(None, min_length=1, description=f"Raw columns of up to {MAX_ROWS} decisions.")
     patient: Row | None = Field(None, description="Raw columns of one decision.")
     bundle: dict[str, Any] | None = Field(None, description="FHIR R4 bundle, for models made from events.")
+    index_time: Text | None = Field(
+        None, description="Moment of the question for a bundle, ISO 8601; by default that of the latest fact in it."
+    )
 
     @model_validator(mode="after")
     def _check_one(self) -> ScoreRequest:
         if [self.rows, self.patient, self.bundle].count(None) != 2:
             raise ValueError('give either "rows": [{...}], "patient": {...} or "bundle": {...}')
+        if self.index_time is not None and self.bundle is None:
+            raise ValueError("index_time goes with a bundle; a row says it in a column of its own")
         return self
 
     @property
@@ -170,7 +175,7 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         if request.bundle is None:
             rows = request.all_rows
         else:
-            rows, told = _guarded(lambda: rows_of_bundle(request.bundle or {}, model))
+            rows, told = _guarded(lambda: rows_of_bundle(request.bundle or {}, model, index_time=request.index_time))
         if len(rows) > MAX_ROWS:
             raise HTTPException(413, f"{len(rows)} rows in one request; at most {MAX_ROWS}. Send them in parts.")
         frame = pd.DataFrame(rows)

@@ -19,17 +19,23 @@ class Development:
     n: int
     events: int
     rate: float
+    what: str = "patients"
 
     @property
     def text(self) -> str:
         """The response rate as a sentence's part, with the counts behind it."""
-        return f"{of_hundred(self.rate)} of 100 in the development cohort ({self.events} of {self.n} patients)"
+        return f"{of_hundred(self.rate)} of 100 in the development cohort ({self.events} of {self.n} {self.what})"
 
 
 def development(model: ResponseModel) -> Development | None:
     """Return size and response rate of the development cohort, None where the model does not store them."""
     reference = model.reference
-    return Development(reference.n, reference.events, reference.prevalence) if reference.n else None
+    if not reference.n:
+        return None
+    decisions = model.inputs.decisions
+    several = decisions is not None and (decisions.landmarks is not None or decisions.trigger.occurrence == "each")
+    what = "decisions" if several else "patients"
+    return Development(reference.n, reference.events, reference.prevalence, what)
 
 
 def feature_range(model: ResponseModel, name: str) -> tuple[float, float, float] | None:

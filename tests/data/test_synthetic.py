@@ -24,7 +24,9 @@ from theracast_training.study import Study
 @pytest.fixture(scope="module")
 def study(repository: Path) -> Study:
     """The demo study."""
-    return Study.model_validate(yaml.safe_load((repository / "studies" / "demo.yaml").read_text(encoding="utf-8")))
+    return Study.model_validate(
+        yaml.safe_load((repository / "studies" / "demo_table.yaml").read_text(encoding="utf-8"))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,7 +57,8 @@ def new_workplace(repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     def make(*, patients: int = 600) -> Workplace:
         folder = tmp_path_factory.mktemp("work")
         truth = generate(folder / "data", patients=patients)
-        shutil.copy(repository / "studies" / "demo.yaml", folder / "study.yaml")
+        text = (repository / "studies" / "demo_table.yaml").read_text(encoding="utf-8")
+        (folder / "study.yaml").write_text(text.replace("study: demo-table", "study: demo"), encoding="utf-8")
         return Workplace(folder, truth)
 
     return make

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import re
 import secrets
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pg8000.dbapi
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -44,96 +38,6 @@ class Server:
     artifacts: Path
 
 
-def postgres_folder() -> Path:
-    """The newest folder with PostgreSQL's server programs, or a skip."""
-    found = shutil.which("initdb")
-    folders = [Path(found).parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda one: -float(one.parent.name))
-    for folder in folders:
-        if (folder / "initdb").exists() and (folder / "postgres").exists():
-            return folder
-    pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def as_postgres() -> list[str]:
-    """The words before a command that PostgreSQL accepts: it refuses to run as root."""
-    if os.geteuid() != 0:
-        return []
-    try:
-        pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.skip("PostgreSQL does not run as root and there is no user `postgres` here")
-    if not shutil.which("setpriv"):
-        pytest.skip("PostgreSQL does not run as root and there is no `setpriv` here")
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-
-
-@contextlib.contextmanager
-def running(command: list[str], *, log: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a process group of its own; the whole group is gone afterwards, whatever happens."""
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, **options
-        )
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
-
-
-@contextlib.contextmanager
-def database(password: str) -> Iterator[int]:
-    """Run a PostgreSQL with the role and database that compose.yaml asks for; yields its port."""
-    programs, prefix, port = postgres_folder(), as_postgres(), free_port()
-    # Not tmp_path: the user `postgres` cannot enter it, and the socket's path must stay short.
-    folder = Path(tempfile.mkdtemp(prefix="theracast-pg-", dir="/tmp"))
-    try:
-        secret = folder / "password"
-        secret.write_text(password)
-        if prefix:
-            for one in (folder, secret):
-                shutil.chown(one, "postgres")
-        options = ["-A", "scram-sha-256", "-E", "UTF8", "--no-locale", "--no-sync"]
-        subprocess.run(
-            [*prefix, programs / "initdb", "-D", folder / "db", "-U", "mlflow", "--pwfile", secret, *options],
-            check=True,
-            capture_output=True,
-            cwd="/",
-        )
-        command = [*prefix, str(programs / "postgres"), "-D", str(folder / "db"), "-p", str(port), "-k", str(folder)]
-        with running([*command, "-h", "127.0.0.1", "-F"], log=folder / "log", cwd="/"):
-            create_database(port, password, log=folder / "log")
-            yield port
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def create_database(port: int, password: str, *, log: Path) -> None:
-    for _ in range(100):
-        try:
-            connection = pg8000.dbapi.connect("mlflow", "127.0.0.1", "postgres", port, password)
-        except (pg8000.Error, OSError):
-            time.sleep(0.2)
-            continue
-        connection.autocommit = True
-        connection.cursor().execute("create database mlflow")
-        connection.close()
-        return
-    pytest.fail(f"PostgreSQL did not start:\n{log.read_text()[-3000:]}")
-
-
 def filled(text: str, values: Mapping[str, str]) -> str:
     """Compose's own substitution: `${NAME:?message}` must be there, `${NAME:-default}` may be."""
 
@@ -144,16 +48,29 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\$\{(\w+)(:\?|:-)([^}]*)\}", value, text)
 
 
+Started = Callable[..., contextlib.AbstractContextManager[Any]]
+
+
 @pytest.fixture(scope="module")
-def server(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(
+    repository: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: Started,
+    running: Started,
+    free_port: Callable[[], int],
+) -> Iterator[Server]:
     """The server of mlflow/compose.yaml: same command, same settings; only places and the artefact store differ."""
     folder = tmp_path_factory.mktemp("server")
     names = ["POSTGRES_PASSWORD", "MLFLOW_ADMIN_PASSWORD", "MLFLOW_SECRET_KEY", "S3_SECRET_KEY"]
     values = {name: secrets.token_hex(16) for name in names}
     compose = yaml.safe_load((repository / "mlflow" / "compose.yaml").read_text())
     service = compose["services"]["mlflow"]
-    with database(values["POSTGRES_PASSWORD"]) as port:
-        place = f"@127.0.0.1:{port}/"
+    with postgres("mlflow", password=values["POSTGRES_PASSWORD"]) as database:
+        connection = database.connect()
+        connection.autocommit = True
+        connection.cursor().execute("create database mlflow")
+        connection.close()
+        place = f"@127.0.0.1:{database.port}/"
         settings = dict(
             line.split("=", 1)
             for file in service["env_file"]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import logit
 
+from theracast_data.endpoints import TrainableEndpoint, endpoint_from_json
 from theracast_data.errors import ArtifactError
 from theracast_data.sources import Inputs
-from theracast_models.response_model import inputs_from_json, inputs_to_json
+from theracast_data.table import cohort_from_frame
+from theracast_features.build import build_features
+from theracast_features.section import FeatureSection
+from theracast_models import artefact
+from theracast_models.fitting import Recipe, fit_calibrated, patient_folds
+from theracast_models.response_model import ResponseModel, inputs_from_json, inputs_to_json
 
 ONE = {"ID": "a", "Hospital": "North", "Albumin": 36, "TMB": 5.0, "MSI": 0, "Tumour": 1, "Age": 60}
 
@@ -150,3 +158,111 @@ def test_a_unit_that_hangs_on_an_unknown_site_is_told(model) -> None:
     assert any(sentence in one for one in other.predict(rows).warnings[0])
     assert not any(sentence in one for one in other.predict(rows, site="Elsewhere").warnings[0])
     assert not any(sentence in one for one in model.predict(rows).warnings[0])
+
+
+DECIDED = {
+    "events": {"store": "/somewhere/secret/store", "concepts": {"crp": {"codes": ["LOINC//1988-5"], "unit": "mg/L"}}},
+    "decisions": {
+        "trigger": {"codes": ["RX//*"], "treatment": {"RX//*": "the drug"}},
+        "include": [{"name": "seen before", "codes": ["VISIT//1"], "window": "(-inf, 0d]"}],
+        "landmarks": {"days": [0, 30], "ends": [{"codes": ["MEDS_DEATH"]}]},
+        "attributes": {
+            "age": {"codes": ["MEDS_BIRTH"], "take": "years_since"},
+            "sex": {"codes": ["Gender//*"], "take": "code", "levels": {"F": "female", "M": "male"}},
+            "weight": {"codes": ["W//1"], "take": "number", "unit": "kg", "assume_unit": "kg", "cap": [30, 200]},
+            "msi": {"codes": ["MSI//1"], "levels": {"low": 0, "high": 1}, "modality": "genomic"},
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def decided() -> ResponseModel:
+    """A model whose decisions, attributes and endpoint come from events."""
+    rng = np.random.default_rng(3)
+    n = 200
+    frame = pd.DataFrame(
+        {
+            "subject_id": [f"p{row}" for row in range(n)],
+            "index_time": "2024-05-01 12:00",
+            "age": rng.integers(30, 90, n),
+            "sex": rng.choice(["F", "M"], n),
+            "weight": rng.normal(75, 10, n),
+            "msi": rng.choice(["low", "high"], n),
+            "landmark": rng.choice([0, 30], n),
+            "events": [[]] * n,
+        }
+    )
+    inputs = Inputs.model_validate(DECIDED)
+    cohort = cohort_from_frame(frame, inputs)
+    section = FeatureSection.model_validate(
+        {"events": [{"concept": "crp", "windows": ["30d"], "aggregates": ["count"]}], "missing_indicators": "none"}
+    )
+    y = (rng.random(n) < 1 / (1 + np.exp(-(frame["age"] - 60) / 10))).astype(float).to_numpy()
+    table = build_features(cohort, section)
+    folds = patient_folds(table, y, folds=3, seed=0)
+    recipe = Recipe("elasticnet", {"c": 0.3, "l1_ratio": 0.5})
+    endpoint = endpoint_from_json(
+        {
+            "kind": "first_event",
+            "name": "death",
+            "events": [{"codes": ["MEDS_DEATH"]}],
+            "horizon": "1y",
+            "rule_version": "7",
+        }
+    )
+    return ResponseModel.build(
+        card={"name": "decided", "created": "2026-01-02T03:04:05"},
+        inputs=inputs,
+        section=section,
+        endpoint=cast("TrainableEndpoint", endpoint),
+        calibrated=fit_calibrated(recipe, table, y, folds=folds, replicates=10, seed=3),
+        table=table,
+        y=y,
+    )
+
+
+def test_decisions_and_an_endpoint_from_events_travel_in_the_folder(decided, tmp_path) -> None:
+    decided.save(tmp_path / "m")
+    again = ResponseModel.load(tmp_path / "m")
+    assert again.inputs == decided.inputs
+    assert again.inputs.decisions == Inputs.model_validate(DECIDED).decisions
+    assert (again.endpoint, again.endpoint.rule_version) == (decided.endpoint, "7")
+    assert again.predict(again.example_frame()).rows() == [example["answer"] for example in again.examples]
+    assert all(b"secret" not in path.read_bytes() for path in (tmp_path / "m").rglob("*.json"))
+
+
+def test_examples_tell_their_attributes_by_cells_and_by_events(decided) -> None:
+    rows = [example["row"] for example in decided.examples]
+    by_events = [row for row in rows if row["events"] and any(e["code"] == "MEDS_BIRTH" for e in row["events"])]
+    assert len(by_events) == 3
+    for row in by_events:
+        assert {row[name] for name in ("age", "sex", "weight", "msi", "landmark")} == {None}
+        cohort = cohort_from_frame(pd.DataFrame([row]), decided.inputs)
+        assert cohort.values.notna().all(axis=None)
+        assert set(cohort.values["landmark"]) <= set(range(31))
+        assert cohort.decisions["treatment"].tolist() == ["the drug"]
+
+
+def test_a_decision_that_the_study_would_not_ask_is_told_so(decided) -> None:
+    begun = {"time": "2024-05-01T12:00", "code": "RX//1"}
+    seen = {"time": "2024-04-01T12:00", "code": "VISIT//1"}
+    row = {"subject_id": "one", "index_time": "2024-05-01T12:00", "age": 60}
+    outside = "The model is not meant for such a decision: it does not meet the study's inclusion rules."
+    asked = pd.DataFrame([row | {"events": [begun]}, row | {"events": [begun, seen]}])
+    unseen, known = decided.predict(asked).warnings
+    assert outside in unseen
+    assert outside not in known
+    late = decided.predict(pd.DataFrame([row | {"events": [begun, seen], "index_time": "2024-06-05"}])).warnings[0]
+    assert any("day 30" in warning for warning in late)
+
+
+def test_an_endpoint_that_is_not_yes_or_no_cannot_be_loaded(decided, tmp_path) -> None:
+    decided.save(tmp_path / "m")
+    about = json.loads((tmp_path / "m" / "model.json").read_text())
+    about["endpoint"]["horizon"] = None
+    (tmp_path / "m" / "model.json").write_text(json.dumps(about))
+    content = artefact._index_content(tmp_path / "m", created=None)
+    (tmp_path / "m" / "format.json").write_bytes(artefact._rendered(content))
+    with pytest.raises(ArtifactError, match="do not hold what format 2 promises"):
+        ResponseModel.load(tmp_path / "m")

@@ -99,6 +99,7 @@ def test_another_spelling_and_an_alias_are_known(client: TestClient, rows: list[
         ('{"rows": [{"Albumin": 3.9}], "patient": {"Albumin": 3.9}}', 422, "give either"),
         (f'{{"rows": "{SECRET}"}}', 422, "rows: "),
         (f'{{"patient": {{"Albumin": {{"value": "{SECRET}"}}}}}}', 422, "patient.Albumin: a cell is text, a number"),
+        ('{"patient": {"Albumin": 3.9}, "index_time": "2024-01-01"}', 422, "index_time goes with a bundle"),
         ('{"patient": {"Albumin": NaN}}', 422, "NaN and infinity are not JSON"),
         ('{"patient": {"Albumin": 1e999}}', 422, "NaN and infinity are not JSON"),
         (f'{{"patients": [{{"Albumin": "{SECRET}"}}]}}', 422, "patients: "),

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theracast_data.errors import CohortError
+from theracast_models.folds import patient_numbers
+from theracast_training.resampling import resample_counts
 from theracast_training.splits import make_folds
 
 
@@ -99,3 +101,23 @@ def test_too_few_events_for_the_folds() -> None:
     y[:3] = 1
     with pytest.raises(CohortError, match="there are 3"):
         make_folds(_decisions(list(range(50))), y, by="subject", folds=5, seed=0)
+
+
+@pytest.mark.parametrize("by", ["subject", "site", "time"])
+def test_a_patient_who_moved_is_one_patient_where_events_know_him_by_his_id(by: str) -> None:
+    """Several decisions a patient, as with landmarks, some of them at another hospital."""
+    rng = np.random.default_rng(0)
+    subjects = np.repeat(np.arange(80), 3)
+    decisions = _decisions(subjects.tolist(), years=2000 + rng.random(240) * 10)
+    decisions["site"] = rng.choice(["A", "B", "C"], 240, p=[0.6, 0.2, 0.2])
+    decisions["event_key"] = decisions["subject_id"]
+    for train, test in make_folds(decisions, rng.integers(0, 2, 240).astype(float), by=by, folds=3, seed=1):  # type: ignore[arg-type]
+        assert not set(subjects[train]) & set(subjects[test])
+
+
+def test_resampling_draws_a_patient_with_all_decisions() -> None:
+    decisions = _decisions([0, 0, 0, 1, 1, 2])
+    decisions["site"] = ["A", "B", "A", "A", "A", "B"]
+    decisions["event_key"] = decisions["subject_id"]
+    for counts in resample_counts(6, resamples=50, seed=1, group=patient_numbers(decisions)):
+        assert (counts[:, [0, 0, 3]] == counts[:, [1, 2, 4]]).all()

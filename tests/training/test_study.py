@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,56 @@ def test_a_faulty_item_does_not_make_its_list_too_short() -> None:
     assert "at least 1 item" not in str(caught.value)
     with pytest.raises(StudyError, match="at least 1 item"):
         parse_study(TEXT.split("sources:", maxsplit=1)[0] + "sources: []\nendpoints:" + TEXT.split("endpoints:")[1])
+
+
+DECIDED = """
+study: decided
+question: Does it work without a table?
+events: {store: store}
+decisions: {trigger: {codes: [RX//1]}, attributes: {sex: {codes: ["Gender//*"], take: code}}}
+endpoints:
+  - {name: response, kind: best_response, categories: {R//PR: PR, R: PD}, positive: [PR], window: "(0d, 90d]"}
+  - {name: pfs, kind: first_event, events: [{codes: [R//PD]}, {codes: [MEDS_DEATH]}], horizon: 180d}
+"""
+
+
+def test_a_study_may_have_no_table() -> None:
+    study = parse_study(DECIDED)
+    assert study.sources == ()
+    assert list(study.inputs.meanings) == ["sex"]
+    assert parse_study(study_text(study)) == study
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("decisions: {", "decisionz: {", "unknown key 'decisionz'. Did you mean 'decisions'"),
+        ("events: {store: store}\n", "", "the study needs an `events` section"),
+        ("kind: first_event", "kind: time_to_event", "endpoints.1.time_to_event.events: unknown key"),
+        (
+            "  - {name: pfs",
+            "  - {name: os, kind: binary, column: R}\n  - {name: pfs",
+            "os come from columns of a table",
+        ),
+        ("trigger: {codes", "trigger: {kodes", "unknown key 'kodes'. Did you mean 'codes'"),
+        (
+            "take: code}",
+            "take: kode}",
+            "attributes.sex.take: input should be 'text', 'number', 'code' or 'years_since'",
+        ),
+        (
+            "endpoints:",
+            "sources: [{path: t.csv, subject: id, asked_at: 2000-01-01}]\nendpoints:",
+            "t.csv: remove asked_at",
+        ),
+    ],
+)
+def test_what_decisions_cannot_do_is_said(old: str, new: str, message: str) -> None:
+    with pytest.raises(StudyError, match=re.escape(message)):
+        parse_study(DECIDED.replace(old, new))
+
+
+def test_endpoints_from_events_need_events() -> None:
+    first = "{name: pfs, kind: first_event, events: [{codes: [R//PD]}]}"
+    with pytest.raises(StudyError, match="pfs come from events, and there is no `events` section"):
+        parse_study(TEXT + f"  - {first}\n")

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint, FollowUp, TimeToEventEndpoint
+from theracast_data.decisions.section import BestResponse, FirstEvent
+from theracast_data.endpoint_values import derive_endpoints
+from theracast_data.endpoints import BinaryEndpoint, FollowUp, TimeToEventEndpoint, as_table_endpoint
 from theracast_data.errors import CohortError, StudyError
 from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
 
@@ -85,3 +87,43 @@ def test_horizon_endpoint_carries_days() -> None:
     endpoints = pd.DataFrame({"dead": [1.0, np.nan], "dead.time": [100.0, 50.0], "dead.event": [1.0, 0.0]})
     cohort = Cohort(cohort.decisions, cohort.values, endpoints, {})
     assert binary_target(cohort, endpoint).horizon_days == pytest.approx(365.25)
+
+
+def _first_event(**more: object) -> FirstEvent:
+    record = {"kind": "first_event", "name": "pfs", "events": [{"codes": ["PD//1"]}]} | more
+    return FirstEvent.model_validate(record)
+
+
+@pytest.mark.parametrize("positive", ["event", "event_free"])
+def test_a_first_event_is_weighted_as_the_same_follow_up_of_a_table_is(positive: str) -> None:
+    rng = np.random.default_rng(4)
+    time, event = np.ceil(rng.exponential(200, 60)), rng.integers(0, 2, 60).astype(float)
+    asked = _first_event(horizon="26w", positive=positive)
+    same = as_table_endpoint(asked)
+    assert isinstance(same, BinaryEndpoint)
+    raw = pd.DataFrame({"pfs.time": time, "pfs.event": event})
+    endpoints = derive_endpoints(raw, [same])
+    cohort = Cohort(pd.DataFrame({"subject_id": range(60)}), pd.DataFrame(), endpoints, {})
+    ours, theirs = binary_target(cohort, asked), binary_target(cohort, same)
+    assert ours.horizon_days == 182.0
+    np.testing.assert_array_equal(ours.y, theirs.y)
+    np.testing.assert_array_equal(ours.weight(), theirs.weight())
+    assert (ours.weight()[np.isnan(ours.y)] == 0).all()
+    assert np.isnan(ours.y).any()
+
+
+def test_what_is_not_yes_or_no_says_how_it_becomes_so() -> None:
+    with pytest.raises(StudyError, match=r"first_event; this version .* give it a `horizon`"):
+        binary_endpoint(_first_event())
+    best = {"kind": "best_response", "name": "r", "categories": {"A//1": "PR"}, "window": "(0d, 90d]"}
+    with pytest.raises(StudyError, match=r"best_response; .* levels that are `positive`"):
+        binary_endpoint(BestResponse.model_validate(best))
+    assert binary_endpoint(BestResponse.model_validate(best | {"positive": ["PR"]})).rule_version == "1"
+
+
+def test_endpoints_from_events_read_as_their_like_from_tables() -> None:
+    best = BestResponse.model_validate(
+        {"kind": "best_response", "name": "r", "categories": {"A//1": "PR"}, "window": "(0d, 90d]"}
+    )
+    assert as_table_endpoint(best).kind == "ordinal"
+    assert as_table_endpoint(_first_event()).kind == "time_to_event"

@@ -17,6 +17,7 @@ from theracast_training.develop import TaskResult
 from theracast_training.evaluation import compare_paired, evaluate_binary
 from theracast_training.prepare import Prepared
 from theracast_training.splits import Folds
+from theracast_training.study import BaselineSection
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -47,16 +48,16 @@ class Rival:
     judged: Mapping[str, Judged] = field(default_factory=dict)
 
 
-def baseline_rival(name: str, prepared: Prepared, folds: Folds, *, seed: int) -> Rival:
+def baseline_rival(baseline: BaselineSection, prepared: Prepared, folds: Folds, *, seed: int) -> Rival:
     """Return a published score, calibrated on the development decisions, at every site (development included).
 
     Where an input is missing the score cannot be computed, and the decision counts as without score.
     """
-    score = published_score(name)
+    score = published_score(baseline.score)
     learn = prepared.table.take(prepared.learn)
     target = prepared.target.take(prepared.learn)
     fitted = fit_calibrated(
-        Recipe("published", {"score": name}),
+        Recipe("published", {"score": score.name, "inputs": baseline.inputs}),
         learn,
         target.y,
         folds=folds,
@@ -67,12 +68,12 @@ def baseline_rival(name: str, prepared: Prepared, folds: Folds, *, seed: int) ->
 
     def answer(table: FeatureTable) -> Floats:
         values, units = table_values(table)
-        computable = np.isfinite(score.log_odds(values, units=units))
+        computable = np.isfinite(score.log_odds(values, inputs=baseline.inputs, units=units))
         return np.where(computable, fitted.probability(table), np.nan)
 
     places = {**_development_places(prepared), **prepared.external}
     judged = {site: Judged(rows, answer(prepared.table.take(rows))) for site, rows in places.items()}
-    return Rival(name, "baseline", calibrated=True, judged=judged)
+    return Rival(score.name, "baseline", calibrated=True, judged=judged)
 
 
 def _development_places(prepared: Prepared) -> dict[str, Rows]:

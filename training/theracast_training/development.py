@@ -88,7 +88,7 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     nested = [results[task.key] for task in outer]
     if nested:
         own = {"cv": _out_of_fold(prepared, nested)} | own
-    rivals = [baseline_rival(name, prepared, chosen.folds, seed=final.seed) for name in prepared.study.baselines]
+    rivals = [baseline_rival(one, prepared, chosen.folds, seed=final.seed) for one in prepared.study.published]
     for part in parts:
         judged = [results[task.key] for task in part.tasks[1:]]
         rivals.append(

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from theracast_data.cohort import Cohort
+from theracast_data.endpoints import TrainableEndpoint
 from theracast_data.errors import CohortError, SchemaError
 from theracast_data.events.molar import analyte_scale
-from theracast_data.sources import ColumnSpec
-from theracast_data.table import cohort_from_frame, read_file
+from theracast_data.sources import ColumnSpec, Inputs
+from theracast_data.table import cohort_from_frame, read_cohort, read_file
 from theracast_models.folds import patient_numbers
 from theracast_models.response_model import ResponseModel
 from theracast_training.evaluation import evaluate_binary
@@ -25,10 +26,20 @@ THRESHOLDS = (0.2, 0.3, 0.5)
 
 
 def evaluate_cohort(
-    model: ResponseModel, cohort: Cohort, *, thresholds: Sequence[float], bootstrap: int, seed: int
+    model: ResponseModel,
+    cohort: Cohort,
+    *,
+    thresholds: Sequence[float],
+    bootstrap: int,
+    seed: int,
+    endpoint: TrainableEndpoint | None = None,
 ) -> dict[str, Any]:
-    """Return the performance of a model on a cohort with known outcomes, as the artefact and the reports hold it."""
-    target = binary_target(cohort, model.endpoint)
+    """Return the performance of a model on a cohort with known outcomes, as the artefact and the reports hold it.
+
+    Args:
+        endpoint: how the cohort's outcome was read, where not as the model's.
+    """
+    target = binary_target(cohort, endpoint or model.endpoint)
     known = target.known
     if not len(known):
         raise CohortError(
@@ -49,26 +60,35 @@ def evaluate_cohort(
 
 
 def evaluate_file(
-    model: ResponseModel, path: Path, *, sheet: str | None = None, study: Study | None = None, seed: int = 0
+    model: ResponseModel,
+    path: Path | None,
+    *,
+    sheet: str | None = None,
+    study: Study | None = None,
+    base: Path | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the performance of a model on a file from elsewhere.
+    """Return the performance of a model on data from elsewhere.
 
     Args:
         model: the model.
-        path: CSV, XLSX, Parquet or JSON with the raw columns and the outcome.
+        path: CSV, XLSX, Parquet or JSON with the raw columns and the outcome; without it, the study's own sources and
+            events are read.
         sheet: of an XLSX file.
-        study: says how this file is to be read (units, missing codes, headers); by default as in training. Columns meet
-            by their names inside Theracast.
+        study: says how the data are to be read (units, missing codes, headers, codes of concepts); by default as in
+            training. Columns, concepts and attributes meet by their names inside Theracast.
+        base: folder from which relative paths of the study count.
         seed: of the bootstrap.
 
     Raises:
-        SchemaError: the study given has no endpoint of the model's name.
+        SchemaError: neither file nor study; the study given has no endpoint of the model's name, or no events although
+            the model needs them.
         CohortError: no outcome is known.
     """
     inputs, endpoint, bootstrap = model.inputs, model.endpoint, 1000
     thresholds: Sequence[float] = THRESHOLDS
     if study is not None:
-        inputs, thresholds, bootstrap = study.inputs, study.report.thresholds, study.report.bootstrap
+        inputs, thresholds, bootstrap = inputs_elsewhere(model, study), study.report.thresholds, study.report.bootstrap
         named = {one.name: one for one in study.endpoints}
         if endpoint.name not in named:
             raise SchemaError(
@@ -76,11 +96,51 @@ def evaluate_file(
                 "Name its endpoint so."
             )
         endpoint = binary_endpoint(named[endpoint.name])
-    frame = read_file(path, sheet=sheet)
-    cohort = cohort_from_frame(frame, inputs, endpoints=[endpoint], site=sheet)
+    if path is not None:
+        cohort = cohort_from_frame(read_file(path, sheet=sheet), inputs, endpoints=[endpoint], site=sheet)
+    elif study is not None:
+        cohort = read_cohort(inputs, [endpoint], base=base or Path())
+    else:
+        raise SchemaError(
+            "there is nothing to judge the model on. Give FILE, or --study with a study that has its own data."
+        )
     if study is not None:
         cohort = _as_the_model_names_them(cohort, model)
-    return evaluate_cohort(model, cohort, thresholds=thresholds, bootstrap=bootstrap, seed=seed)
+    return evaluate_cohort(model, cohort, endpoint=endpoint, thresholds=thresholds, bootstrap=bootstrap, seed=seed)
+
+
+def inputs_elsewhere(model: ResponseModel, study: Study) -> Inputs:
+    """Return how the study's data are read for the model: its files, store and codes, and the model's concepts and rules.
+
+    A concept of the model that the study names too has the study's codes and the model's unit and ranges. Attributes,
+    decisions and landmarks that the study does not name are the model's own.
+
+    Raises:
+        SchemaError: the model needs events, and the study does not say where they lie.
+    """
+    own, theirs = model.inputs, study.inputs
+    if own.events is None:
+        return theirs
+    if theirs.events is None:
+        raise SchemaError(
+            f"study {study.study}: the model is made from events, and the study has no `events` section. Add it with the "
+            f"store, and the codes of these concepts where they differ: {', '.join(own.events.concepts) or 'none'}."
+        )
+    concepts = dict(theirs.events.concepts)
+    for name, concept in own.events.concepts.items():
+        known = concepts.get(name)
+        told = {} if known is None else {"codes": known.codes, "assume_unit": known.assume_unit or concept.assume_unit}
+        concepts[name] = concept.model_copy(update=told)
+    decisions = theirs.decisions
+    if decisions is not None and own.decisions is not None:
+        merged = {
+            "attributes": {**own.decisions.attributes, **decisions.attributes},
+            "landmarks": decisions.landmarks or own.decisions.landmarks,
+        }
+        decisions = decisions.model_copy(update=merged)
+    return theirs.model_copy(
+        update={"events": theirs.events.model_copy(update={"concepts": concepts}), "decisions": decisions}
+    )
 
 
 def _as_the_model_names_them(cohort: Cohort, model: ResponseModel) -> Cohort:

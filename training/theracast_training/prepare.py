@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theracast_data.audit import AuditReport, audit
+from theracast_data.audit import AuditReport
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import TrainableEndpoint
 from theracast_data.events.store import EventStore
@@ -24,6 +24,7 @@ from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
 from theracast_models.folds import patient_numbers
 from theracast_training.study import Study
+from theracast_training.study_audit import audit_study
 from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
 
 logger = logging.getLogger(__name__)
@@ -81,9 +82,6 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     """
     cohort = read_cohort(study.inputs, study.endpoints, base=base)
     sites = study.development_sites(cohort.sites)
-    found = audit(
-        cohort, development=sites, external=study.validation.external, endpoints=study.endpoints, accept=study.accept
-    )
     endpoint = binary_endpoint(study.endpoint)
     target = binary_target(cohort, endpoint)
     site = cohort.decisions["site"].to_numpy()
@@ -92,15 +90,18 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     learn = np.flatnonzero(np.isin(site, sites) & known)
     require_both_outcomes(target.take(learn), where=f"development ({', '.join(sites)})")
     section = resolve_section(study.features, cohort.at(sites))
-    external = {name: np.flatnonzero((site == name) & known) for name in study.validation.external}
+    table = build_features(cohort, section)
+    patients = patient_numbers(cohort.decisions)
+    unseen = known & ~np.isin(patients, patients[learn])  # who was at a development site too judges nothing
+    external = {name: np.flatnonzero((site == name) & unseen) for name in study.validation.external}
     logger.info("%d decisions, %d of them develop the model", len(cohort), len(learn))
     return Prepared(
         study=study,
         cohort=cohort,
-        audit=found,
+        audit=audit_study(study, cohort, table=table),
         section=section,
         endpoint=endpoint,
-        table=build_features(cohort, section),
+        table=table,
         target=target,
         sites=tuple(sites),
         learn=learn,

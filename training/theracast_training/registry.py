@@ -189,13 +189,12 @@ def set_alias(
         return _move(
             client,
             name,
-            Move(
-                number=0,
-                when=_timestamp(now),
-                who=actor,
-                alias=alias,
-                from_version=model.aliases.get(alias),
+            _wanted(
+                model,
+                alias,
                 to_version=number,
+                actor=actor,
+                now=now,
                 why=reason or why or ("gates passed" if gate_report else "set by hand"),
                 overridden=alias == CHAMPION and reason is not None and (gate_report is None or failed),
                 gates=gate_report.to_json() if gate_report else None,
@@ -233,13 +232,12 @@ def rollback(
         return _move(
             client,
             name,
-            Move(
-                number=0,
-                when=_timestamp(now),
-                who=actor,
-                alias=alias,
-                from_version=model.aliases.get(alias),
+            _wanted(
+                model,
+                alias,
                 to_version=last.from_version,
+                actor=actor,
+                now=now,
                 why=why or f"undoes move {last.number} of {last.when}",
                 kind="rollback",
                 undoes=last.number,
@@ -262,6 +260,22 @@ def parse_reference(reference: str) -> tuple[str, int | None, str | None]:
         return rest, None, None
     raise RegistryError(
         f"{reference!r} names no model. Write NAME, NAME@ALIAS, models:/NAME@ALIAS or models:/NAME/VERSION."
+    )
+
+
+def _wanted(
+    model: RegisteredModel, alias: str, *, to_version: int | None, actor: str, now: datetime, why: str, **rest: Any
+) -> Move:
+    """Return a move from where the alias stands, which has no number yet."""
+    return Move(
+        number=0,
+        when=_timestamp(now),
+        who=actor,
+        alias=alias,
+        from_version=model.aliases.get(alias),
+        to_version=to_version,
+        why=why,
+        **rest,
     )
 
 

@@ -7,10 +7,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from theracast_data.errors import CohortError
-from theracast_models.folds import patient_numbers
+from theracast_models.folds import patient_numbers, rarest_outcome, stratified_folds
 
 Rows = NDArray[np.intp]
 Folds = list[tuple[Rows, Rows]]
@@ -38,17 +37,13 @@ def make_folds(
     if by == "time":
         return _by_time(decisions, y, folds=folds)
     patients = patient_numbers(decisions)
-    fewest = min(len(np.unique(patients[y == outcome])) for outcome in (0.0, 1.0))
+    fewest = rarest_outcome(patients, y)
     if fewest < folds:
         raise CohortError(
             f"{folds} folds need at least {folds} patients of either outcome, there are {fewest}. "
             "Lower validation.scheme.outer / inner, or add patients."
         )
-    if patients.max(initial=-1) + 1 == len(y):
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed).split(y, y)
-    else:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(y, y, patients)
-    return _with_both_outcomes([(train, test) for train, test in splitter], y)
+    return _with_both_outcomes(stratified_folds(patients, y, folds=folds, seed=seed), y)
 
 
 def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:
@@ -66,7 +61,11 @@ def _by_site(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> 
         fold_of[str(site)] = lightest
         loads[lightest] += load
     fold = decisions["site"].astype("str").map(fold_of).to_numpy()
-    return _with_both_outcomes([(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(number)], y)
+    patients = patient_numbers(decisions)
+    moved = [np.isin(patients, patients[fold == k]) for k in range(number)]  # a patient may have been at several sites
+    return _with_both_outcomes(
+        [(np.flatnonzero((fold != k) & ~moved[k]), np.flatnonzero(fold == k)) for k in range(number)], y
+    )
 
 
 def _by_time(decisions: pd.DataFrame, y: NDArray[np.float64], *, folds: int) -> Folds:

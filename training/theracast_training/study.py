@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from theracast_data.audit.section import Acceptance
+from theracast_data.audit.section import Acceptance, OutcomeCodes
 from theracast_data.decisions.section import DecisionSection
 from theracast_data.endpoints import Endpoint, event_endpoints, table_endpoints
 from theracast_data.errors import StudyError
@@ -51,6 +51,16 @@ class SearchSection(Section):
         True, description="Prefer the simplest family within one standard error of the best."
     )
     replicates: int = Field(40, ge=10, description="Bootstrap refits behind the interval of each probability.")
+
+
+class BaselineSection(Section):
+    """A published score to compare with, and where its inputs are."""
+
+    score: str = Field(description="Name of the score, e.g. loris.")
+    inputs: dict[str, str] = Field(
+        {},
+        description="Input to a feature without its prefix, where the names differ, e.g. {albumin: albumin.last.90d}.",
+    )
 
 
 class GateSection(Section):
@@ -101,11 +111,16 @@ class Study(Section):
     features: FeatureSection = Field(FeatureSection())
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
-    baselines: tuple[str, ...] = Field((), description="Published scores to compare with, e.g. [loris].")
+    baselines: tuple[str | BaselineSection, ...] = Field(
+        (), description="Published scores to compare with, e.g. [loris]."
+    )
     gates: GateSection = Field(GateSection())
     report: ReportSection = Field(ReportSection())
     accept: tuple[Acceptance, ...] = Field(
         (), description="Audit findings that are known and accepted, with the reason."
+    )
+    outcome_codes: tuple[OutcomeCodes, ...] = Field(
+        (), description="Codes by which outcomes show in the events; the audit looks for them before the decision."
     )
 
     @model_validator(mode="after")
@@ -139,6 +154,8 @@ class Study(Section):
         if self.features.reads_events and self.events is None:
             keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
             raise ValueError(f"{keys}: the study has no `events` section that says where they lie")
+        if self.outcome_codes and self.events is None:
+            raise ValueError("outcome_codes: the study has no `events` section in which they could be found")
         known = self.events.concepts if self.events else {}
         unknown = [
             f"{key}: no concept is named {name}" for name, key in self.features.concepts.items() if name not in known
@@ -159,6 +176,11 @@ class Study(Section):
     def inputs(self) -> Inputs:
         """The part that travels inside the model."""
         return Inputs(sources=self.sources, events=self.events, decisions=self.decisions)
+
+    @property
+    def published(self) -> tuple[BaselineSection, ...]:
+        """The baselines, each with its inputs."""
+        return tuple(one if isinstance(one, BaselineSection) else BaselineSection(score=one) for one in self.baselines)
 
     @property
     def endpoint(self) -> Endpoint:

@@ -35,22 +35,15 @@ def schema(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Audit a study's data; exit 1 on open errors."""
-    from theracast_data.audit import audit
     from theracast_data.audit.page import audit_page
     from theracast_data.table import read_cohort
     from theracast_training.study import read_study
+    from theracast_training.study_audit import audit_study
 
     study = read_study(options.study, overrides=options.overrides)
     if options.html:
         require_free(options.html, overwrite=options.overwrite)
-    cohort = read_cohort(study.inputs, study.endpoints, base=options.study.parent, strict=False)
-    report = audit(
-        cohort,
-        development=study.development_sites(cohort.sites),
-        external=study.validation.external,
-        endpoints=study.endpoints,
-        accept=study.accept,
-    )
+    report = audit_study(study, read_cohort(study.inputs, study.endpoints, base=options.study.parent, strict=False))
     if options.html:
         write_text(options.html, audit_page(report, title=study.study), overwrite=options.overwrite)
     if options.json:

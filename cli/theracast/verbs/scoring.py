@@ -27,7 +27,7 @@ def score(options: argparse.Namespace) -> int:
     if options.out:
         require_free(options.out, overwrite=options.overwrite)
     model = load_model(options.model)
-    frame = _read(options.file, options.sheet, model)
+    frame = _read(options.file, options.sheet, model, index_time=options.index_time)
     prediction = score_frame(model, frame, site=options.site or options.sheet)
     if options.json:
         print_json(prediction.to_json())
@@ -39,7 +39,7 @@ def score(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: Path, sheet: str | None, model: ResponseModel) -> pd.DataFrame:
+def _read(path: Path, sheet: str | None, model: ResponseModel, *, index_time: str | None = None) -> pd.DataFrame:
     """Return the raw rows of a table, of JSON on standard input, or of a FHIR bundle."""
     import pandas as pd
 
@@ -56,7 +56,7 @@ def _read(path: Path, sheet: str | None, model: ResponseModel) -> pd.DataFrame:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SchemaError(f"{name}: not valid JSON in UTF-8. Send a list of records, or a FHIR bundle.") from error
     if is_bundle(content):
-        rows, told = rows_of_bundle(content, model)
+        rows, told = rows_of_bundle(content, model, index_time=index_time)
         for sentence in told:
             tell(f"{name}: {sentence}")
         return pd.DataFrame(rows)

@@ -59,6 +59,7 @@ def evaluate(options: argparse.Namespace) -> int:
         options.file,
         sheet=options.sheet,
         study=study,
+        base=options.study.resolve().parent if options.study else None,
         seed=options.seed,
     )
     if options.json:

@@ -97,6 +97,14 @@ def endpoint_values(cohort: Cohort, column: str) -> Floats | None:
     return np.asarray(cohort.endpoints[column].to_numpy(dtype=np.float64, na_value=np.nan))
 
 
+def own_labels(cohort: Cohort, context: AuditContext) -> Iterator[tuple[BinaryEndpoint, Floats]]:
+    """Yield the binary endpoints that are no horizon of a follow-up, with what is known of them, (n,)."""
+    for endpoint in context.binary:
+        label = endpoint_values(cohort, endpoint.name)
+        if label is not None and endpoint.follow_up is None:
+            yield endpoint, label
+
+
 def lacks(cohort: Cohort, site: str, name: str, absent: Booleans) -> bool:
     """Return whether the site's table lacks the column, or holds nothing in it (`absent`: where the site misses it)."""
     return name in cohort.absent.get(site, frozenset()) or bool(absent.all())

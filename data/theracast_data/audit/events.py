@@ -9,16 +9,17 @@ import pandas as pd
 import pyarrow as pa
 
 from theracast_data.audit.events_features import Compute, check_future_rows, check_identifiers, check_site_proxy
-from theracast_data.audit.events_folds import Fit, check_folds, check_preprocessing
-from theracast_data.audit.events_outcomes import OutcomeCodes, check_outcome_in_lookback
+from theracast_data.audit.events_folds import Fit, Split, check_folds, check_preprocessing
+from theracast_data.audit.events_outcomes import check_outcome_in_lookback
 from theracast_data.audit.events_times import (
     check_after_death,
     check_available_time,
     check_before_birth,
     check_result_before_specimen,
 )
-from theracast_data.audit.events_values import check_duplicate_results, check_implausible_values
+from theracast_data.audit.events_values import check_duplicate_results, check_implausible_values, check_units
 from theracast_data.audit.findings import SEVERITIES, Finding
+from theracast_data.audit.section import OutcomeCodes
 from theracast_data.decisions.windows import SameDay, event_arrays
 from theracast_data.events.concepts import Concept
 
@@ -33,7 +34,7 @@ def audit_events(
     outcomes: Sequence[OutcomeCodes] = (),
     features: pd.DataFrame | None = None,
     label: npt.ArrayLike | None = None,
-    folds: npt.ArrayLike | None = None,
+    splits: Sequence[Split] = (),
     compute: Compute | None = None,
     fit: Fit | None = None,
     same_day: SameDay = "hidden",
@@ -51,9 +52,9 @@ def audit_events(
         outcomes: how the outcomes show themselves in the events.
         features: (n, ...) features in the order of the decisions.
         label: (n,) outcome as 0/1, NaN where not known.
-        folds: (n,) number of the fold in which each decision is tested.
+        splits: positions of the training and of the test decisions, for each fold of the validation.
         compute: events and decisions to features, to see whether they need the future.
-        fit: features and mask of the training rows to the fitted state of the preprocessing.
+        fit: features and positions of the training rows to the fitted state of the preprocessing.
         same_day: whether what carries a date without clock time is known on that day.
     """
     arrays = event_arrays(events, same_day=same_day, assume_dates=False)
@@ -65,17 +66,17 @@ def audit_events(
         *check_before_birth(arrays, birth),
         *check_duplicate_results(arrays),
         *check_implausible_values(arrays, known),
+        *check_units(events, known),
     ]
     if decisions is not None:
         findings += check_outcome_in_lookback(arrays, decisions, outcomes)
         if compute is not None:
             findings += check_future_rows(events, decisions, compute, same_day=same_day)
-        if folds is not None:
-            findings += check_folds(decisions, folds)
+        findings += check_folds(decisions, splits)
         if features is not None:
             findings += check_identifiers(features, decisions)
             if label is not None:
                 findings += check_site_proxy(features, decisions, label)
-    if features is not None and folds is not None and fit is not None:
-        findings += check_preprocessing(features, folds, fit)
+    if features is not None and fit is not None:
+        findings += check_preprocessing(features, splits, fit)
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))

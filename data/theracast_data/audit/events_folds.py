@@ -2,67 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from theracast_data.audit.context import Booleans
+from theracast_data.audit.context import Booleans, Positions
 from theracast_data.audit.events_times import SHOWN
 from theracast_data.audit.findings import Finding, plural
 
-Fit = Callable[[pd.DataFrame, Booleans], Any]
+Split = tuple[Positions, Positions]
+Fit = Callable[[pd.DataFrame, Positions], Any]
 
 
-def check_folds(decisions: pd.DataFrame, folds: npt.ArrayLike) -> list[Finding]:
-    """Return an error where decisions of one patient stand in several folds.
+def check_folds(decisions: pd.DataFrame, splits: Sequence[Split]) -> list[Finding]:
+    """Return an error where a patient has decisions on both sides of a split.
 
     Args:
         decisions: `subject_id`; spaces around it and its case are not regarded.
-        folds: (n,) number of the fold in which each decision is tested.
+        splits: positions of the training and of the test rows, for each fold.
     """
-    subject = decisions["subject_id"].astype(str).str.strip().str.casefold()
-    spread = pd.Series(np.asarray(folds)).groupby(subject.to_numpy()).nunique()
-    split = spread.index[spread > 1]
-    if not len(split):
+    names = decisions["subject_id"].astype(str).str.strip().str.casefold()
+    subject, known = pd.factorize(names.to_numpy())
+    split = np.zeros(len(known), np.bool_)
+    for train, test in splits:
+        split[np.intersect1d(subject[train], subject[test])] = True
+    if not split.any():
         return []
-    concerned = subject.isin(split)
+    concerned = split[subject]
     return [
         Finding(
             check="patient-in-two-folds",
             severity="error",
             site=None,
             column=None,
-            message=f"{plural(len(split), 'patient')} of {len(spread):,} have decisions in several folds "
+            message=f"{plural(int(split.sum()), 'patient')} of {len(known):,} are trained on and tested in one fold "
             f"({plural(int(concerned.sum()), 'decision')}).",
             why="The model is tested on patients that it was trained on: the validation is too good.",
-            remedy="Split by patient: `group: subject_id` in the validation scheme, with one identifier for a patient "
-            "at all sites.",
+            remedy="Give a patient one identifier and one site, and split with `validation: {scheme: {by: subject}}`; or "
+            "keep one decision of such a patient.",
             count=int(concerned.sum()),
             subjects=tuple(decisions["subject_id"][concerned].astype(str).drop_duplicates()[:SHOWN]),
         )
     ]
 
 
-def check_preprocessing(features: pd.DataFrame, folds: npt.ArrayLike, fit: Fit) -> list[Finding]:
+def check_preprocessing(features: pd.DataFrame, splits: Sequence[Split], fit: Fit) -> list[Finding]:
     """Return an error where what is fitted for a fold changes with the rows that are tested in it.
 
     Args:
         features: (n, ...) all rows.
-        folds: (n,) number of the fold in which each row is tested.
-        fit: all rows and the mask of the training rows to the fitted state: numbers, arrays, tables, containers of
+        splits: positions of the training and of the test rows, for each fold.
+        fit: all rows and the positions of the training rows to the fitted state: numbers, arrays, tables, containers of
             them, or an object with such attributes (an estimator).
     """
-    fold = np.asarray(folds)
     leaking = []
-    for number in np.unique(fold):
-        test = np.asarray(fold == number, dtype=np.bool_)
-        state = fit(features.copy(), ~test)
-        if not _same(state, fit(features.copy(), ~test)):
+    for number, (train, test) in enumerate(splits, start=1):
+        state = fit(features.copy(), train)
+        if not _same(state, fit(features.copy(), train)):
             return [_unrepeatable()]
-        if any(not _same(state, fit(_disturbed(features, test, columns), ~test)) for columns in _parts(features)):
+        if any(not _same(state, fit(_disturbed(features, test, columns), train)) for columns in _parts(features)):
             leaking.append(str(number))
     if not leaking:
         return []
@@ -72,8 +72,8 @@ def check_preprocessing(features: pd.DataFrame, folds: npt.ArrayLike, fit: Fit) 
             severity="error",
             site=None,
             column=None,
-            message=f"In {plural(len(leaking), 'fold')} of {len(np.unique(fold))} the fitted state changes when the test "
-            "rows change.",
+            message=f"In {plural(len(leaking), 'fold')} of {len(splits)} the fitted state changes when the test rows "
+            "change.",
             why="Means, scales, vocabularies or selected features were estimated with the test rows: the validation has "
             "seen what it tests.",
             remedy="Fit everything that is estimated on the training rows alone, inside the fold.",
@@ -107,7 +107,7 @@ def _parts(features: pd.DataFrame) -> Iterator[Booleans]:
         yield ~chosen
 
 
-def _disturbed(features: pd.DataFrame, test: Booleans, columns: Booleans) -> pd.DataFrame:
+def _disturbed(features: pd.DataFrame, test: Positions, columns: Booleans) -> pd.DataFrame:
     """Return the features with these columns of every test row changed: numbers far outside, other texts."""
     changed = {}
     for place, name in enumerate(features.columns):
@@ -126,7 +126,9 @@ def _disturbed(features: pd.DataFrame, test: Booleans, columns: Booleans) -> pd.
         else:
             values = column.astype(object).to_numpy(copy=True)
             values[test] = [f"{one} (changed)" for one in values[test]]
-            changed[name] = pd.Series(values, index=features.index, dtype=object)
+            # A category would not take the new text; a text stays what it was, so that the other rows stay equal.
+            kept = column.dtype if isinstance(column.dtype, pd.StringDtype) else object
+            changed[name] = pd.Series(values, index=features.index, dtype=kept)
     return pd.DataFrame(changed, index=features.index)
 
 

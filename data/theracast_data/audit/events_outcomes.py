@@ -6,22 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
 from theracast_data.audit.events_times import SHOWN, by_code, coded
 from theracast_data.audit.findings import Finding, Severity, listing, percent, plural
+from theracast_data.audit.section import OutcomeCodes
 from theracast_data.decisions.windows import EventArrays, pairs_in_window, parse_window, subject_positions
-from theracast_data.section import Section
-
-
-class OutcomeCodes(Section):
-    """The codes by which an outcome shows itself in the events."""
-
-    name: str = Field(description="The outcome, e.g. progression.")
-    codes: tuple[str, ...] = Field(min_length=1, description="Codes of the outcome; a final * stands for any ending.")
-    synonyms: tuple[str, ...] = Field((), description="Codes of other systems, texts' codes, billing codes for it.")
-    follow_up: tuple[str, ...] = Field((), description="Drugs and procedures that follow it, e.g. the next line.")
-    lookback: str = Field("(-inf, 0d]", description="What features may see, as a window before the index time.")
 
 
 def check_outcome_in_lookback(

@@ -1,4 +1,4 @@
-"""Checks of what events say: results that stand there twice, and values that no living patient has."""
+"""Checks of what events say: results that stand there twice, units not understood, values that no living patient has."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from theracast_data.audit.events_times import by_code, coded, named
-from theracast_data.audit.findings import Finding, figure, listing, percent, plural
+from theracast_data.audit.findings import Finding, Severity, figure, listing, percent, plural
 from theracast_data.decisions.section import EventSelector
 from theracast_data.decisions.selection import Selection
 from theracast_data.decisions.windows import UNDATED, EventArrays
 from theracast_data.events.concepts import Concept
+from theracast_data.events.normalise import NoteKind, UnitNote, concept_events
 
 
 def check_duplicate_results(arrays: EventArrays) -> list[Finding]:
@@ -83,6 +85,48 @@ def check_implausible_values(arrays: EventArrays, concepts: Mapping[str, Concept
             )
         )
     return findings
+
+
+def check_units(events: pa.Table, concepts: Mapping[str, Concept]) -> list[Finding]:
+    """Return a finding for each concept with values that are not used, assumed or mixed, because of their units."""
+    by_concept: dict[tuple[str, NoteKind], list[UnitNote]] = {}
+    for note in concept_events(events, concepts)[1]:
+        if note.kind != "implausible":
+            by_concept.setdefault((note.concept, note.kind), []).append(note)
+    return [
+        Finding(
+            check=check,
+            severity=severity,
+            site=None,
+            column=name,
+            message=f"{plural(sum(note.count for note in notes), 'value')} {words}: "
+            f"{listing([f'{note.unit} ({note.count})' for note in notes]) if notes[0].unit else notes[0].message}",
+            why=why,
+            remedy=" ".join(dict.fromkeys(note.message[:1].upper() + note.message[1:] for note in notes)),
+            count=sum(note.count for note in notes),
+        )
+        for (name, kind), notes in by_concept.items()
+        for check, severity, words, why in [_UNIT_FINDINGS[kind]]
+    ]
+
+
+_LOST = "The feature is missing for these patients, or made from the rest of their values."
+_UNIT_FINDINGS: dict[NoteKind, tuple[str, Severity, str, str]] = {
+    "no_unit": ("unit-missing", "warning", "have no unit and are not used", _LOST),
+    "refused": ("unit-not-convertible", "warning", "have a unit that cannot be converted, and are not used", _LOST),
+    "mixed": (
+        "mixed-units",
+        "error",
+        "stand in several units side by side",
+        "A model would read the unit of the hospital as the patient's state.",
+    ),
+    "assumed": (
+        "unit-assumed",
+        "note",
+        "have no unit and are taken in the one that the study assumes",
+        "If a hospital writes another unit, its values are wrong by a factor.",
+    ),
+}
 
 
 def _in_unit(arrays: EventArrays, name: str, concept: Concept) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from theracast_data.audit.chance import rates_p
-from theracast_data.audit.context import AuditContext, endpoint_values, is_feature, read_columns, site_rows
+from theracast_data.audit.context import AuditContext, endpoint_values, is_feature, own_labels, read_columns, site_rows
 from theracast_data.audit.findings import Check, Finding, percent, plural
 from theracast_data.cohort import Cohort
 
@@ -76,10 +76,7 @@ def check_sample_sizes(cohort: Cohort, context: AuditContext) -> list[Finding]:
 def check_missing_outcomes(cohort: Cohort, context: AuditContext) -> list[Finding]:
     """Return a finding for each binary endpoint and site with decisions whose outcome is not known."""
     findings = []
-    for endpoint in context.binary:
-        label = endpoint_values(cohort, endpoint.name)
-        if label is None or endpoint.follow_up is not None:
-            continue
+    for endpoint, label in own_labels(cohort, context):
         for site, at in site_rows(cohort).items():
             count = int((~np.isfinite(label[at])).sum())
             share = count / len(at)

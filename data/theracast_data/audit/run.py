@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -24,7 +24,7 @@ from theracast_data.audit import (
 from theracast_data.audit.context import AuditContext, missing, read_columns, site_rows
 from theracast_data.audit.findings import SEVERITIES, Check, Finding
 from theracast_data.audit.report import AuditReport
-from theracast_data.audit.section import Acceptance
+from theracast_data.audit.section import Acceptance, OutcomeCodes
 from theracast_data.cohort import Cohort
 from theracast_data.endpoints import Endpoint
 from theracast_data.events.access import KEY
@@ -62,6 +62,8 @@ def audit(
     external: Sequence[str],
     endpoints: Sequence[Endpoint],
     accept: Sequence[Acceptance] = (),
+    outcomes: Sequence[OutcomeCodes] = (),
+    made: Callable[[], Sequence[Finding]] = tuple,
 ) -> AuditReport:
     """Return what a careful statistician would find in the cohort before modelling.
 
@@ -72,10 +74,12 @@ def audit(
         endpoints: what is predicted, the primary one first.
         accept: findings that the study knows and accepts; one that matches nothing gives the note
             `unused-acceptance`.
+        outcomes: how the outcomes show themselves in the events.
+        made: gives what is wrong with the features and folds made from the cohort, by those who make them.
     """
     context = AuditContext.of(cohort, development=development, external=external, endpoints=endpoints)
     found = _without_explained([finding for check in CHECKS for finding in check(cohort, context)])
-    found += event_findings(cohort)
+    found += [*event_findings(cohort, outcomes), *made()]
     still_open, accepted = apply_acceptances(found, accept)
     return AuditReport(
         findings=tuple(sorted(still_open, key=lambda finding: SEVERITIES.index(finding.severity))),
@@ -88,7 +92,7 @@ def audit(
     )
 
 
-def event_findings(cohort: Cohort) -> list[Finding]:
+def event_findings(cohort: Cohort, outcomes: Sequence[OutcomeCodes] = ()) -> list[Finding]:
     """Return what is wrong with the events of a cohort; whole shards, until there are enough of them to judge by."""
     if cohort.events is None:
         return []
@@ -103,7 +107,7 @@ def event_findings(cohort: Cohort) -> list[Finding]:
             left_out += shard.num_rows
     events = pa.concat_tables(taken) if taken else empty_events()
     decisions = cohort.decisions.assign(subject_id=cohort.decisions[KEY])
-    found = audit_events(events, concepts=cohort.events.concepts, decisions=decisions)
+    found = audit_events(events, concepts=cohort.events.concepts, decisions=decisions, outcomes=outcomes)
     if left_out:
         found.append(
             Finding(

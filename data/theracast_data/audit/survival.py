@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from theracast_data.audit.chance import auc, auc_bounds
-from theracast_data.audit.context import AuditContext, Booleans, Floats, Positions, endpoint_values, site_rows
+from theracast_data.audit.context import (
+    AuditContext,
+    Booleans,
+    Floats,
+    Positions,
+    endpoint_values,
+    own_labels,
+    site_rows,
+)
 from theracast_data.audit.findings import Check, Finding, Severity, figure, percent, plural
 from theracast_data.audit.limits import TIME_FACTORS
 from theracast_data.cohort import Cohort
@@ -141,10 +149,7 @@ def check_order_of_events(cohort: Cohort, context: AuditContext) -> list[Finding
 def check_response_against_course(cohort: Cohort, context: AuditContext) -> list[Finding]:
     """Return findings where responders progress at once, or live shorter than non-responders."""
     findings = []
-    for endpoint in context.binary:
-        label = endpoint_values(cohort, endpoint.name)
-        if label is None or endpoint.follow_up is not None:
-            continue
+    for endpoint, label in own_labels(cohort, context):
         for course in courses(cohort, context):
             if course.is_label or not (course.to_progression or course.to_death):
                 continue
@@ -156,10 +161,7 @@ def check_response_against_course(cohort: Cohort, context: AuditContext) -> list
 def check_label_is_survival(cohort: Cohort, context: AuditContext) -> list[Finding]:
     """Return an error for each site where a binary endpoint is, but for a few, a follow-up time past a horizon."""
     findings = []
-    for endpoint in context.binary:
-        label = endpoint_values(cohort, endpoint.name)
-        if label is None or endpoint.follow_up is not None:
-            continue
+    for endpoint, label in own_labels(cohort, context):
         for course in courses(cohort, context):
             if course.is_label:
                 continue

@@ -41,7 +41,7 @@ class AskedDecisions:
         cells: (n, ...) attributes as cells, and `landmark` (whole days since the trigger) where landmarks are declared.
         unmet: rule in words to the positions of the rows that do not meet it.
         late: positions of rows asked a day or more after the last day for which the study asks.
-        early: positions of rows that hold no trigger event and count as asked on day 0.
+        early: positions of rows whose events hold no trigger and which count as asked on day 0.
     """
 
     index_time: npt.NDArray[np.datetime64]
@@ -93,8 +93,11 @@ def ask(
     known = begun & ~unknown
     early: Booleans = np.zeros(len(index), np.bool_)
     if section.landmarks is not None:
-        early = ~begun & (0 in section.landmarks.days)
-        cells[LANDMARK] = pd.Series(np.where(known | early, days.astype(object), None), dtype=object)
+        early = ~begun & (subject >= 0) & (0 in section.landmarks.days)
+        said = known | early
+        cells[LANDMARK] = pd.Series(
+            [int(day) if told else None for day, told in zip(days, said, strict=True)], dtype=object
+        )
     final = 0 if section.landmarks is None else max(section.landmarks.days)
     return AskedDecisions(
         index_time=index_time,

@@ -48,7 +48,7 @@ def type_attributes(
     """
     values: dict[str, npt.NDArray[Any]] = {}
     notes: list[ReadingNote] = []
-    for name, attribute in attributes.items():
+    for name in attributes:
         spec = specs[name]
         assert isinstance(spec, ColumnSpec)
         typed = type_column(cells[name], spec, missing=())
@@ -101,11 +101,13 @@ def said_at(selection: Selection, section: AttributeSection, subject: Integers, 
     else:
         said = arrays.texts(event)
         usable = np.array([isinstance(one, str) and bool(one.strip()) for one in said], dtype=np.bool_)
+    decision, time, said = decision[usable], arrays.time[event][usable], said[usable]
     # Ties at one moment are broken by what is said, so that the order of the rows decides nothing.
-    facts = pd.DataFrame({"decision": decision, "time": arrays.time[event], "said": said})[usable]
-    facts = facts.sort_values(["decision", "time", "said"]).drop_duplicates("decision", keep="last")
+    _, rank = np.unique(said, return_inverse=True)
+    order = np.lexsort((rank, time, decision))
+    last = order[np.r_[decision[order][1:] != decision[order][:-1], True]] if len(order) else order
     result = np.full(len(index), None, dtype=object)
-    result[facts["decision"].to_numpy()] = facts["said"].tolist()
+    result[decision[last]] = said[last]
     return result
 
 
@@ -135,9 +137,7 @@ def _visible(
     return decision[visible], found[visible]
 
 
-def _numbers(
-    selection: Selection, section: AttributeSection, event: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
+def _numbers(selection: Selection, section: AttributeSection, event: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
     """Return the numbers of these events in the attribute's unit, NaN where it is not known or not possible."""
     if not isinstance(section, AttributeColumn):
         return selection.arrays.number[event]

@@ -261,7 +261,9 @@ class DecisionSection(Section):
     @field_validator("attributes")
     @classmethod
     def _check_names(cls, attributes: dict[str, AttributeColumn]) -> dict[str, AttributeColumn]:
-        taken = sorted(set(attributes) & {"subject_id", "index_time", "treatment", "site", "calendar", LANDMARK, "events"})
+        taken = sorted(
+            set(attributes) & {"subject_id", "index_time", "treatment", "site", "calendar", LANDMARK, "events"}
+        )
         if taken:
             raise ValueError(f"the decisions have columns of the name {', '.join(taken)} already; choose another")
         wrong = [name for name in attributes if not re.fullmatch(r"[a-z][a-z0-9_]*", name)]

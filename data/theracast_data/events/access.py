@@ -109,6 +109,21 @@ def _moments(cells: list[Any]) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bo
     return pa.array(moments, pa.timestamp("us")), known & np.isnat(moments)
 
 
+def cells_of_events(events: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Return patient to events as `events_of_cells` reads them: plain JSON values, what is not known left out."""
+    frame = events.to_pandas()
+    for name in _TIMES:
+        frame[name] = frame[name].dt.strftime("%Y-%m-%dT%H:%M:%S.%f").astype(object).where(frame[name].notna(), None)
+    frame = frame.astype(object).where(frame.notna(), None)
+    names = [name for name in COLUMNS if name != "subject_id"]
+    rows = zip(*(frame[name] for name in names), strict=True)
+    cells: dict[str, list[dict[str, Any]]] = {}
+    for patient, row in zip(frame["subject_id"], rows, strict=True):
+        own = {name: cell for name, cell in zip(names, row, strict=True) if cell is not None}
+        cells.setdefault(str(patient), []).append(own)
+    return cells
+
+
 def _unknown(cell: Any) -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell))
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from theracast_data.synthetic import generate
+from theracast_data.synthetic import export, generate
 
 
 def main() -> None:
@@ -16,8 +16,11 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=600)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--faults", action="store_true", help="also plant faults for the audit to find")
+    parser.add_argument("--export", action="store_true", help="also write the cohort as its hospitals export it")
     chosen = parser.parse_args()
     truth = generate(chosen.folder, patients=chosen.patients, seed=chosen.seed, faults=chosen.faults)
+    if chosen.export:
+        export(truth, chosen.folder / "export", seed=chosen.seed)
     sys.stderr.write(f"{len(truth.decisions)} synthetic patients at {truth.decisions['site'].nunique()} sites: ")
     sys.stderr.write(f"{chosen.folder}\n")
 

@@ -1,20 +1,16 @@
-"""The synthetic cohort as dated facts: a FHIR R4 bulk export with mCODE profiles, and the laboratory's long CSV file."""
+"""The synthetic cohort as FHIR R4 resources with mCODE profiles: what is known before the decision, and what came after."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, time, timedelta
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
-from theracast_data.synthetic.files import LABS, NOT_KNOWN, TIMES_TEN
-from theracast_data.synthetic.patients import QUANTITIES
-from theracast_data.synthetic.truth import Truth
+from theracast_data.synthetic.outcomes import DAYS_PER_MONTH
 
 Resource = dict[str, Any]
 
@@ -22,10 +18,8 @@ TIMEZONE = "Europe/Berlin"
 """Clock of the hospitals; the instants of the export carry its offset."""
 QUESTIONNAIRE = "http://example.org/fhir/Questionnaire/QLQ-C30"
 LOCAL = "http://example.org/fhir/CodeSystem/theracast-demo"
-RESOURCES = ("Patient", "Condition", "Observation", "MedicationAdministration", "QuestionnaireResponse")
 
 _ZONE = ZoneInfo(TIMEZONE)
-_DAYS_PER_MONTH = 30.4375
 _MCODE = "http://hl7.org/fhir/us/mcode/StructureDefinition/mcode-"
 _SYSTEMS = {
     "LOINC": "http://loinc.org",
@@ -45,10 +39,7 @@ _QUANTITIES: dict[str, tuple[str, str, str | None, int]] = {
     "pdl1_tps": ("LOINC//83053-9", "%", "tumor-marker-test", 14),
     "tumour_volume": ("local//tumour-volume", "mL", None, 8),
     "sum_of_diameters": ("local//sum-of-diameters", "mm", None, 8),
-    "daily_steps": ("LOINC//41950-7", "{steps}/d", None, 1),
-    "resting_heart_rate": ("LOINC//40443-4", "{beats}/min", None, 1),
 }
-_DAILY = ("daily_steps", "resting_heart_rate")
 _CODED: dict[str, tuple[str, str | None, int, dict[Any, str]]] = {
     "stage": (
         "LOINC//21908-9", "tnm-stage-group", 20, {"III": "AJCC//III", "IV": "AJCC//IV"},
@@ -76,76 +67,29 @@ _DRUGS = {
     "anti-PD-1 + chemotherapy": (("ATC//L01FF02", 200.0, "mg"), ("ATC//L01XA02", 450.0, "mg")),
     "anti-PD-1 + anti-CTLA-4": (("ATC//L01FF02", 200.0, "mg"), ("ATC//L01FX04", 70.0, "mg")),
 }
-_EARLIER_DRUG = ("ATC//L01XA02", 450.0, "mg")
+# None of them is a drug of the regimens, so that an earlier therapy is told apart from the one that begins.
+_EARLIER_DRUGS = (
+    ("ATC//L01XA01", 140.0, "mg"), ("ATC//L01CD02", 135.0, "mg"), ("ATC//L01BC05", 1800.0, "mg"),
+    ("ATC//L01EX01", 50.0, "mg"),
+)  # fmt: skip
+_LINE_DAYS, _ADJUVANT_DAYS = 90, 540
 _CYCLE_DAYS, _MOST_CYCLES = 21, 4
 # mCODE's value set for disease status, as the words of RECIST.
 _STATUS = {"CR": "260415000", "PR": "268910001", "SD": "359746009", "PD": "271299001", "NE": "709137006"}
-_FIRST_SCAN_DAYS = 63
+_FIRST_SCAN_DAYS, _SECOND_FORM_DAYS = 63, 42
+# What becomes of the lesions, as a share of what they were.
+_SHRUNK = {"CR": 0.0, "PR": 0.5, "SD": 0.95}
+_GROWN = 1.3
 _SCALES = {"fatigue": "FA", "quality_of_life": "QL2"}
-_LAB_UNITS = {
-    "albumin": "g/dL", "haemoglobin": "g/dL", "neutrophils": "10*9/L", "lymphocytes": "10*9/L",
-    "platelets": "10*9/L", "ldh": "U/L", "crp": "mg/L",
-}  # fmt: skip
-# Days from the decision; the draw before the decision has the value of the cohort, the others are noise around it.
-_DRAWS = (-42, -21, -2, 19, 40)
-_LAST_DRAW = -2
 
 
-def export_fhir(truth: Truth, folder: Path, *, seed: int = 7) -> None:
-    """Write `fhir/*.ndjson`, one file a resource type, and `labs.csv` into `folder`.
-
-    The last value of each quantity before the decision is the cohort's; laboratory values have a course before and
-    after it. What lies after the decision is there as it would be in a hospital: later cycles, disease status at the
-    scans, death, later laboratory values. Instants carry the offset of `TIMEZONE`; days without a clock time are
-    written as days. The same truth and seed give the same files, byte for byte.
-    """
-    (folder / "fhir").mkdir(parents=True, exist_ok=True)
-    rows = list(
-        zip(*(part.to_dict("records") for part in (truth.decisions, truth.values, truth.outcomes)), strict=True)
-    )
-    makers = (_patients, _conditions, _observations, _administrations, _responses)
-    for name, maker in zip(RESOURCES, makers, strict=True):
-        with (folder / "fhir" / f"{name}.ndjson").open("w", encoding="utf-8", newline="\n") as stream:
-            for decision, values, outcomes in rows:
-                for resource in maker(decision, values, outcomes):
-                    stream.write(json.dumps(resource, separators=(",", ":"), ensure_ascii=False) + "\n")
-    labs = lab_results(truth, np.random.default_rng(seed))
-    labs.to_csv(folder / "labs.csv", index=False, lineterminator="\n")
+def days_of(months: float) -> int:
+    """Return a follow-up of the truth in whole days."""
+    return round(months * DAYS_PER_MONTH)
 
 
-def lab_results(truth: Truth, rng: np.random.Generator) -> pd.DataFrame:
-    """Return the laboratory's export: patient, hospital, test, result, unit, collected, reported; in no order."""
-    parts = []
-    for name, test in LABS.items():
-        numbers = truth.values[name].to_numpy(dtype=np.float64)
-        site = truth.decisions["site"].to_numpy()
-        times = np.where(site == TIMES_TEN.get(name), 10.0, 1.0)
-        units = np.where(times > 1, "g/L", _LAB_UNITS[name])
-        for draw in _DRAWS:
-            noise = np.exp(0.12 * rng.standard_normal(len(numbers)))
-            taken = (rng.uniform(size=len(numbers)) < 0.75) | (draw == _LAST_DRAW)
-            decimals = QUANTITIES[name].decimals
-            measured = numbers if draw == _LAST_DRAW else np.round(numbers * noise, decimals)
-            shown = pd.Series(np.round(measured * times, decimals + 1)).astype(object)
-            minutes = rng.integers(0, 120, size=len(numbers))
-            collected = truth.decisions["index_time"] + pd.to_timedelta(draw * 1440 + 420 + minutes, unit="min")
-            part = pd.DataFrame(
-                {
-                    "patient": truth.decisions["subject_id"],
-                    "hospital": site,
-                    "test": test,
-                    "result": shown.where(~np.isnan(numbers), NOT_KNOWN.get(name, "")),
-                    "unit": units,
-                    "collected": collected.dt.strftime("%Y-%m-%d %H:%M"),
-                    "reported": (collected + pd.Timedelta(hours=3)).dt.strftime("%Y-%m-%d %H:%M"),
-                }
-            )
-            parts.append(part[taken])
-    results = pd.concat(parts, ignore_index=True)
-    return results.iloc[rng.permutation(len(results))].reset_index(drop=True)
-
-
-def _patients(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+def patients(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+    """Yield birth, sex, hospital, and death."""
     day = _day(decision, 0)
     # Half a year past the birthday, so that the age at the decision is the cohort's.
     born = day - timedelta(days=round(values["age"] * 365.25) + 183)
@@ -162,7 +106,8 @@ def _patients(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
     yield patient
 
 
-def _conditions(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+def conditions(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+    """Yield the cancer."""
     snomed, icd = _DIAGNOSES[values["cancer_type"]]
     code = {"coding": [*_concept(snomed)["coding"], *_concept(icd)["coding"]], "text": values["cancer_type"]}
     yield _resource(decision, "Condition", "diagnosis", "primary-cancer-condition") | {
@@ -174,12 +119,11 @@ def _conditions(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]
     }
 
 
-def _observations(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
-    for name, (code, unit, profile, days) in _QUANTITIES.items():
+def observations(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+    """Yield measurements, stage, genomics and performance before the decision; scans, status, last contact after it."""
+    for name in _QUANTITIES:
         if not np.isnan(values[name]):
-            quantity = {"value": values[name], "unit": unit, "system": _UCUM, "code": unit}
-            timed = _whole_day(decision, -days) if name in _DAILY else _reported(decision, -days)
-            yield _observation(decision, name, code, profile) | timed | {"valueQuantity": quantity}
+            yield _measured(decision, name, values[name])
     for name, (code, profile, days, levels) in _CODED.items():
         if not pd.isna(values[name]):
             coded = {"valueCodeableConcept": _concept(levels[values[name]])}
@@ -190,7 +134,7 @@ def _observations(decision: Any, values: Any, outcomes: Any) -> Iterator[Resourc
     }
     if values["driver_mutation"] in _GENES:
         yield _variant(decision, values["driver_mutation"])
-    yield from _disease_status(decision, outcomes)
+    yield from _follow_up(decision, values, outcomes)
 
 
 def _variant(decision: Any, gene: str) -> Resource:
@@ -205,31 +149,68 @@ def _variant(decision: Any, gene: str) -> Resource:
     )
 
 
-def _disease_status(decision: Any, outcomes: Any) -> Iterator[Resource]:
-    """Yield the best response at the first scan, and the progression, unless the patient died without one."""
-    until = round(outcomes["pfs_months"] * _DAYS_PER_MONTH)
-    seen = [("response", min(_FIRST_SCAN_DAYS, until), outcomes["recist"])] if outcomes["recist"] != "PD" else []
+def _measured(decision: Any, name: str, value: float, *, days: int | None = None) -> Resource:
+    """Return a measurement, by default the one before the decision."""
+    code, unit, profile, before = _QUANTITIES[name]
+    shown = name if days is None else f"{name}-{days}"
+    timed = _reported(decision, -before if days is None else days)
+    quantity = {"value": value, "unit": unit, "system": _UCUM, "code": unit}
+    return _observation(decision, shown, code, profile) | timed | {"valueQuantity": quantity}
+
+
+def _follow_up(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+    """Yield the best response and the lesions at the first scan, progression with them, and the last contact."""
+    until, best = days_of(outcomes["pfs_months"]), outcomes["recist"]
+    if best != "PD":
+        days = _FIRST_SCAN_DAYS if until > _FIRST_SCAN_DAYS else max(until - 3, 1)
+        yield _status_on(decision, "response", days, _STATUS[best])
+        if best in _SHRUNK:
+            yield from _lesions(decision, values, days, _SHRUNK[best])
     died = outcomes["os_event"] == 1 and outcomes["os_months"] <= outcomes["pfs_months"]
     if outcomes["pfs_event"] == 1 and not died:
-        seen.append(("progression", until, "PD"))
-    for name, days, status in seen:
-        yield _observation(decision, name, "LOINC//97509-4", "cancer-disease-status") | {
-            "effectiveDateTime": _day(decision, days).isoformat(),
-            "valueCodeableConcept": _concept(f"SNOMED//{_STATUS[status]}"),
+        # Who could not be evaluated has no scan: the progression is the clinician's word.
+        code = "local//clinical-progression" if best == "NE" else "LOINC//97509-4"
+        yield _status_on(decision, "progression", until, _STATUS["PD"], code=code)
+        if best != "NE":
+            yield from _lesions(decision, values, until, _GROWN)
+    if outcomes["os_event"] == 0:
+        yield _observation(decision, "last-contact", "local//last-contact", None) | {
+            "effectiveDateTime": _day(decision, days_of(outcomes["os_months"])).isoformat(),
+            "valueCodeableConcept": _concept("local//alive"),
         }
 
 
-def _administrations(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
-    """Yield the cycles of this line up to progression, and one dose of each earlier treatment."""
-    until = outcomes["pfs_months"] * _DAYS_PER_MONTH
+def _status_on(decision: Any, name: str, days: int, status: str, *, code: str = "LOINC//97509-4") -> Resource:
+    profile = "cancer-disease-status" if code.startswith("LOINC") else None
+    return _observation(decision, name, code, profile) | {
+        "effectiveDateTime": _day(decision, days).isoformat(),
+        "valueCodeableConcept": _concept(f"SNOMED//{status}"),
+    }
+
+
+def _lesions(decision: Any, values: Any, days: int, share: float) -> Iterator[Resource]:
+    # The report comes a day after the scan, and nobody is scanned after the last contact.
+    for name in ("tumour_volume", "sum_of_diameters"):
+        if not np.isnan(values[name]):
+            yield _measured(decision, name, round(values[name] * share, 1), days=days - 2)
+
+
+def administrations(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+    """Yield the cycles of this line up to progression, and one dose of each earlier treatment.
+
+    Earlier lines lie within the year before; an adjuvant treatment, which is no line, lies before it.
+    """
+    until = outcomes["pfs_months"] * DAYS_PER_MONTH
     for cycle in range(_MOST_CYCLES):
         days = cycle * _CYCLE_DAYS
         if cycle == 0 or days < until:
             for number, drug in enumerate(_DRUGS[values["regimen"]]):
                 yield _dose(decision, f"cycle{cycle + 1}-{number + 1}", days, drug)
-    earlier = max(int(values["line_of_therapy"]) - 1, int(values["systemic_therapy_history"]))
-    for number in range(earlier):
-        yield _dose(decision, f"earlier{number + 1}", -150 * (number + 1), _EARLIER_DRUG)
+    lines = int(values["line_of_therapy"]) - 1
+    for number in range(lines):
+        yield _dose(decision, f"earlier{number + 1}", -_LINE_DAYS * (number + 1), _EARLIER_DRUGS[number])
+    if values["systemic_therapy_history"] == 1 and lines == 0:
+        yield _dose(decision, "adjuvant", -_ADJUVANT_DAYS, _EARLIER_DRUGS[0])
 
 
 def _dose(decision: Any, name: str, days: int, drug: tuple[str, float, str]) -> Resource:
@@ -243,19 +224,23 @@ def _dose(decision: Any, name: str, days: int, drug: tuple[str, float, str]) -> 
     }
 
 
-def _responses(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
-    items = [
-        {"linkId": link, "answer": [{"valueDecimal": values[name]}]}
-        for name, link in _SCALES.items()
-        if not np.isnan(values[name])
-    ]
-    if items:
-        yield _resource(decision, "QuestionnaireResponse", "questionnaire", None) | {
-            "questionnaire": f"{QUESTIONNAIRE}|3.0",
-            "status": "completed",
-            "authored": datetime.combine(_day(decision, -2), time(9, 15), _ZONE).isoformat(),
-            "item": items,
-        }
+def responses(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
+    """Yield the form before the decision, and one during treatment on which all are ten points worse."""
+    scores = {link: values[name] for name, link in _SCALES.items() if not np.isnan(values[name])}
+    if scores:
+        yield _form(decision, "questionnaire", -2, scores)
+        if days_of(outcomes["os_months"]) > _SECOND_FORM_DAYS:
+            worse = {"FA": min(scores.get("FA", 0.0) + 10, 100), "QL2": max(scores.get("QL2", 100.0) - 10, 0)}
+            yield _form(decision, "questionnaire-2", _SECOND_FORM_DAYS, {link: worse[link] for link in scores})
+
+
+def _form(decision: Any, name: str, days: int, scores: dict[str, float]) -> Resource:
+    return _resource(decision, "QuestionnaireResponse", name, None) | {
+        "questionnaire": f"{QUESTIONNAIRE}|3.0",
+        "status": "completed",
+        "authored": datetime.combine(_day(decision, days), time(9, 15), _ZONE).isoformat(),
+        "item": [{"linkId": link, "answer": [{"valueDecimal": score}]} for link, score in scores.items()],
+    }
 
 
 def _resource(decision: Any, kind: str, name: str, profile: str | None) -> Resource:
@@ -277,11 +262,6 @@ def _reported(decision: Any, days: int) -> Resource:
     return {"effectiveDateTime": taken.isoformat(), "issued": (taken + timedelta(days=1)).isoformat()}
 
 
-def _whole_day(decision: Any, days: int) -> Resource:
-    day = _day(decision, days).isoformat()
-    return {"effectivePeriod": {"start": day, "end": day}}
-
-
 def _concept(code: str) -> Resource:
     system, _, own = code.partition("//")
     return {"coding": [{"system": _SYSTEMS[system], "code": own}]}
@@ -297,4 +277,15 @@ def _day(decision: Any, days: int) -> date:
 
 
 def _after(decision: Any, months: float) -> date:
-    return _day(decision, round(months * _DAYS_PER_MONTH))
+    return _day(decision, days_of(months))
+
+
+Maker = Callable[[Any, Any, Any], Iterator[Resource]]
+MAKERS: dict[str, Maker] = {
+    "Patient": patients,
+    "Condition": conditions,
+    "Observation": observations,
+    "MedicationAdministration": administrations,
+    "QuestionnaireResponse": responses,
+}
+"""Resource type to what yields a patient's resources from the decision, the values and the outcomes."""

@@ -19,6 +19,9 @@ from theracast_features.events.section import EventFeatures
 from theracast_features.events.sql import SPARK, event_sql
 from theracast_features.specs import FeatureTable
 
+SCRATCH = "spark.theracast.scratch"
+"""Setting of Spark, so that `spark-submit --conf` can say where a cluster has its shared storage."""
+
 
 def event_features(
     events: pa.Table,
@@ -37,16 +40,19 @@ def event_features(
         features: as for DuckDB.
         concepts: as for DuckDB.
         session: the SparkSession; by default the one that runs (as under `spark-submit`), or a local one.
-        scratch: folder for exchange that the driver and all executors can reach; by default this machine's own.
+        scratch: folder for exchange that the driver and all executors can reach; by default what the session's setting
+            `spark.theracast.scratch` names, else this machine's own.
 
     Raises:
         StudyError: pyspark is not installed; or as for DuckDB.
         SchemaError: as for DuckDB.
     """
     plan = plan_features(features, concepts)
+    session = session or _session()
+    scratch = scratch or session.conf.get(SCRATCH, None)
     tables = {"events": engine_events(events), "decisions": engine_decisions(decisions), "wanted": plan.wanted}
     with tempfile.TemporaryDirectory(dir=scratch, prefix="theracast-spark-") as folder:
-        grouped = _grouped(tables, plan, session=session or _session(), folder=Path(folder))
+        grouped = _grouped(tables, plan, session=session, folder=Path(folder))
     return feature_table(grouped, decisions, plan)
 
 

@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from theracast_data.audit.events import audit_events
 from theracast_data.audit.events_folds import check_preprocessing
-from theracast_data.audit.events_outcomes import OutcomeCodes
 from theracast_data.audit.findings import Finding
+from theracast_data.audit.section import OutcomeCodes
 from theracast_data.errors import CohortError
 from theracast_data.events.concepts import Concept
 from theracast_data.events.schema import COLUMNS, EVENT_SCHEMA
@@ -57,10 +57,14 @@ class Given:
             decisions=self.decisions,
             features=self.features,
             label=self.label,
-            folds=self.folds,
+            splits=self.splits,
             compute=self.compute,
             fit=self.fit,
         )
+
+    @property
+    def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.flatnonzero(self.folds != one), np.flatnonzero(self.folds == one)) for one in np.unique(self.folds)]
 
     def first(self, code: str, *, count: int = 7) -> pd.Index:
         return self.events.index[self.events["code"] == code][:count]
@@ -93,7 +97,7 @@ def lab_features(events: pa.Table, decisions: pd.DataFrame, *, slack_days: float
 
 
 def scaled(features: pd.DataFrame, train: np.ndarray) -> StandardScaler:
-    return StandardScaler().fit(features[train])
+    return StandardScaler().fit(features.iloc[train])
 
 
 def clean(seed: int) -> Given:
@@ -315,7 +319,7 @@ def test_patients_are_named_for_the_reader() -> None:
 
 def test_fit_that_cannot_be_repeated_is_told_apart() -> None:
     given, rng = clean(15), np.random.default_rng(1)
-    found = check_preprocessing(given.features, given.folds, lambda table, train: rng.random())
+    found = check_preprocessing(given.features, given.splits, lambda table, train: rng.random())
     assert [one.check for one in found] == ["preprocessing-not-repeatable"]
 
 

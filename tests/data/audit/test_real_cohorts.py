@@ -118,6 +118,6 @@ def test_synthetic_cohort_is_clean(
 ) -> None:
     generate(tmp_path, seed=seed)
     monkeypatch.setenv("THERACAST_DATA", str(tmp_path))
-    report = audited(repository / "studies" / "demo.yaml")
+    report = audited(repository / "studies" / "demo_table.yaml")
     assert not report.of_severity("error")
     assert not report.of_severity("warning")

@@ -14,9 +14,12 @@ from pydantic import ValidationError
 
 from theracast_data.cohort import AttritionStep
 from theracast_data.decisions import Decisions, DecisionSection, derive_decisions, merge_attrition
+from theracast_data.decisions.attributes import type_attributes
 from theracast_data.errors import SchemaError, StudyError
 from theracast_data.events.concepts import Concept
 from theracast_data.events.schema import EVENT_SCHEMA
+from theracast_data.events.section import EventSection
+from theracast_data.sources import Inputs
 
 Table = Callable[..., pa.Table]
 

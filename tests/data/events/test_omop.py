@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -227,73 +219,12 @@ def test_eunomia_agrees_with_plain_queries(shared_cohorts: Path) -> None:
     assert set(events["available_time"].is_valid().to_pylist()) == {True, False}
 
 
-def postgres_folder() -> Path:
-    found = shutil.which("initdb")
-    if found is None or not Path(found).resolve().with_name("postgres").exists():
-        pytest.skip("PostgreSQL's server is not installed (Debian: apt-get install postgresql)")
-    return Path(found).resolve().parent
-
-
-def as_postgres() -> list[str]:
-    """The words before a command that PostgreSQL accepts: it refuses to run as root."""
-    if os.geteuid() != 0:
-        return []
-    try:
-        pwd.getpwnam("postgres")
-    except KeyError:
-        pytest.skip("PostgreSQL does not run as root and there is no user `postgres` here")
-    if not shutil.which("setpriv"):
-        pytest.skip("PostgreSQL does not run as root and there is no `setpriv` here")
-    return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
-
-
-@contextlib.contextmanager
-def server() -> Iterator[int]:
-    """Run a PostgreSQL without passwords; yields its port."""
-    programs, prefix = postgres_folder(), as_postgres()
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = int(one.getsockname()[1])
-    # Not tmp_path: the user `postgres` cannot enter it, and the socket's path must stay short.
-    folder = Path(tempfile.mkdtemp(prefix="theracast-omop-", dir="/tmp"))
-    try:
-        if prefix:
-            shutil.chown(folder, "postgres")
-        initdb = [
-            *prefix,
-            str(programs / "initdb"),
-            "-D",
-            str(folder / "db"),
-            "-U",
-            "reader",
-            "-A",
-            "trust",
-            "--no-sync",
-        ]
-        subprocess.run([*initdb, "-E", "UTF8", "--no-locale"], check=True, capture_output=True, cwd="/")
-        command = [*prefix, str(programs / "postgres"), "-D", str(folder / "db"), "-p", str(port), "-k", str(folder)]
-        process = subprocess.Popen(
-            [*command, "-h", "127.0.0.1", "-F"], stderr=subprocess.DEVNULL, start_new_session=True, cwd="/"
-        )
-        try:
-            yield port
-        finally:
-            os.killpg(process.pid, signal.SIGQUIT)
-            process.wait(timeout=10)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_postgresql_through_a_server_side_cursor() -> None:
+def test_postgresql_through_a_server_side_cursor(
+    postgres: Callable[..., contextlib.AbstractContextManager[Any]],
+) -> None:
     """The same tables, typed as PostgreSQL types them, give the same events; nothing can be written."""
-    pg8000 = pytest.importorskip("pg8000.dbapi", reason="pip install 'theracast[server]'")
-    with server() as port:
-        for _ in range(100):
-            try:
-                connection = pg8000.connect("reader", host="127.0.0.1", database="postgres", port=port)
-                break
-            except (pg8000.Error, OSError):
-                time.sleep(0.1)
+    with postgres("reader") as database:
+        connection, port = database.connect(), database.port
         cursor = connection.cursor()
         for name, table in TABLES.items():
             words = {key for row in table for key, value in row.items() if isinstance(value, str)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -68,6 +68,30 @@ class _Table:
         return tuple(dict.fromkeys(name for name in (*named, self.number, *values, *self.others) if name))
 
 
+def _clinical(
+    name: str, prefix: str, *, on: str | None = None, text: str = "NULL", others: tuple[str, ...] = ()
+) -> _Table:
+    """Return a table whose columns are named as the common data model names them.
+
+    Args:
+        name: of the table, and of its key.
+        prefix: of the concepts.
+        on: of the dates, where it is another.
+        text, others: as in `_Table`.
+    """
+    dated = on or prefix
+    return _Table(
+        key=f"{name}_id",
+        concept=f"{prefix}_concept_id",
+        source_concept=f"{prefix}_source_concept_id",
+        source_value=f"{prefix}_source_value",
+        date=f"{dated}_date",
+        datetime=f"{dated}_datetime",
+        text=text,
+        others=others,
+    )
+
+
 # Standard concept ids of OMOP's type, operator and gender vocabularies (https://athena.ohdsi.org); they hold even where
 # a database leaves these concepts out of its concept table, as Eunomia does.
 _DRUG_TYPE = """CASE TRY_CAST(b.drug_type_concept_id AS BIGINT)
@@ -79,60 +103,22 @@ _OPERATOR = """CASE TRY_CAST(b.operator_concept_id AS BIGINT)
 _VALUE_CONCEPT = "v.vocabulary_id || '//' || v.concept_code"
 
 _CLINICAL: dict[str, _Table] = {
-    "visit_occurrence": _Table(
-        key="visit_occurrence_id",
-        concept="visit_concept_id",
-        source_concept="visit_source_concept_id",
-        source_value="visit_source_value",
-        date="visit_start_date",
-        datetime="visit_start_datetime",
+    "visit_occurrence": _clinical("visit_occurrence", "visit", on="visit_start"),
+    "condition_occurrence": _clinical("condition_occurrence", "condition", on="condition_start"),
+    "drug_exposure": _clinical(
+        "drug_exposure", "drug", on="drug_exposure_start", text=_DRUG_TYPE, others=("drug_type_concept_id",)
     ),
-    "condition_occurrence": _Table(
-        key="condition_occurrence_id",
-        concept="condition_concept_id",
-        source_concept="condition_source_concept_id",
-        source_value="condition_source_value",
-        date="condition_start_date",
-        datetime="condition_start_datetime",
-    ),
-    "drug_exposure": _Table(
-        key="drug_exposure_id",
-        concept="drug_concept_id",
-        source_concept="drug_source_concept_id",
-        source_value="drug_source_value",
-        date="drug_exposure_start_date",
-        datetime="drug_exposure_start_datetime",
-        text=_DRUG_TYPE,
-        others=("drug_type_concept_id",),
-    ),
-    "procedure_occurrence": _Table(
-        key="procedure_occurrence_id",
-        concept="procedure_concept_id",
-        source_concept="procedure_source_concept_id",
-        source_value="procedure_source_value",
-        date="procedure_date",
-        datetime="procedure_datetime",
-    ),
-    "measurement": _Table(
-        key="measurement_id",
-        concept="measurement_concept_id",
-        source_concept="measurement_source_concept_id",
-        source_value="measurement_source_value",
-        date="measurement_date",
-        datetime="measurement_datetime",
+    "procedure_occurrence": _clinical("procedure_occurrence", "procedure"),
+    "measurement": replace(
+        _clinical("measurement", "measurement"),
         number="value_as_number",
         unit="unit_source_value",
         text=f"COALESCE({_VALUE_CONCEPT}, {_OPERATOR} || CAST(b.value_as_number AS VARCHAR), "
         "IF(b.value_as_number IS NULL, b.value_source_value, NULL))",
         others=("value_as_concept_id", "operator_concept_id", "value_source_value"),
     ),
-    "observation": _Table(
-        key="observation_id",
-        concept="observation_concept_id",
-        source_concept="observation_source_concept_id",
-        source_value="observation_source_value",
-        date="observation_date",
-        datetime="observation_datetime",
+    "observation": replace(
+        _clinical("observation", "observation"),
         number="value_as_number",
         unit="unit_source_value",
         text=f"COALESCE({_VALUE_CONCEPT}, b.value_as_string)",
