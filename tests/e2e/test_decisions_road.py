@@ -152,7 +152,9 @@ def test_verify_replays_the_examples_on_every_road(asked: Any) -> None:
     assert place.json("verify", "models:/asked/1")["passed"]
 
 
-def test_a_patient_s_events_give_the_answer_of_the_store(asked: Any, tmp_path: Path) -> None:
+def test_a_patient_s_events_are_scored_and_what_lies_after_the_decision_changes_nothing(
+    asked: Any, tmp_path: Path
+) -> None:
     place, _ = asked
     events = _events(place)
     place.run("features", "asked.yaml", "--out", "again.parquet")

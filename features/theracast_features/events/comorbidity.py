@@ -170,7 +170,10 @@ class ComorbidityBuilder:
         return (*steps, f"codes that begin with {', '.join(CHARLSON_CODES[column])}{replaced}")
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return the diagnoses seen, with the Charlson diseases of each; of one disease its own and its graver form's."""
+        """Return the diagnoses seen, with the Charlson diseases of each.
+
+        Of one disease its own and its graver form's; where there is none, the others, for they make the answer a no.
+        """
         column = column_of(name, self._meanings)
         seen = _seen(self._diagnoses(events), decisions, self.section.lookback_days)
         found = seen["code"].map(charlson_diseases)
@@ -178,7 +181,8 @@ class ComorbidityBuilder:
         if column == "score":
             return seen
         wanted = {column, _GRAVER.get(column)}
-        return seen[found.map(lambda diseases: not wanted.isdisjoint(diseases)).astype(bool)]
+        own = found.map(lambda diseases: not wanted.isdisjoint(diseases)).astype(bool)
+        return seen[own | ~own.groupby(seen["decision"]).transform("any").astype(bool)]
 
     def _diagnoses(self, events: pa.Table) -> pd.DataFrame:
         own: pd.DataFrame = coded_events(events, _is_diagnosis).to_pandas()

@@ -36,8 +36,10 @@ from theracast_features.specs import FeatureSpec, feature_name
 
 Floats = NDArray[np.float64]
 PARAMETERS = ("kelim", "kprod", "beta", "rate", "a50", "start")
-_MAX_STEP = 2.0  # d; between moments the model is smooth, and three points of Gauss a step give ten digits
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
+_MAX_STEP = (
+    2.0  # d; between moments the model is smooth: five points of Gauss a step give eight digits up to a rate of 1/d
+)
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(5)
 _LARGEST = 60.0  # logarithms beyond it are no concentrations; the prior leads back from there
 _STEPS = 200
 
@@ -282,23 +284,25 @@ class KelimBuilder:
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
         """Return the values and the doses, with `day` from the first dose."""
         used, doses = self._used(events, decisions)
-        last = used.groupby("decision")["time"].max()
-        doses = doses[doses["time"] <= doses["decision"].map(last)]
-        return pd.concat([used, doses]).sort_values(["decision", "time"], kind="stable")
+        last = used.groupby("decision")["time"].max().rename("last").reset_index()
+        given = doses.merge(last, on="decision")
+        given = given[given["time"] <= given["last"]]
+        both = pd.concat([used, given]).drop(columns=["begun", "last"])
+        return both.sort_values(["decision", "time"], kind="stable")
 
     def _used(self, events: pa.Table, decisions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return the values of each decision that the fit uses, and the doses, both with `day` (d) from the first dose."""
         own = self.section
         doses = course_doses(events, decisions, own.chemotherapy, self.concepts)
-        first = doses.groupby("decision")["time"].min()
-        doses = doses.assign(day=(doses["time"] - doses["decision"].map(first)).dt.total_seconds() / 86_400.0)
+        begun = doses.groupby("decision")["time"].transform("min")
+        doses = doses.assign(day=(doses["time"] - begun).dt.total_seconds() / 86_400.0, begun=begun)
+        first = doses.drop_duplicates("decision")[["decision", "begun"]]
         seen = dated(visible_events(concept_values(events, own.concept, self.concepts), decisions))
-        seen = seen[(seen["value"] > 0) & seen["decision"].isin(first.index)]
-        begun = seen["decision"].map(first).astype("datetime64[us]")
-        day = (seen["time"] - begun).dt.total_seconds() / 86_400.0
+        seen = seen[seen["value"] > 0].merge(first, on="decision")
+        day = (seen["time"] - seen["begun"]).dt.total_seconds() / 86_400.0
         early = day < 0
         # What was drawn on the morning of the first dose, or shortly before, is the value at that dose.
-        near = early & ((begun.dt.normalize() - seen["time"].dt.normalize()).dt.days <= own.days_before)
+        near = early & ((seen["begun"].dt.normalize() - seen["time"].dt.normalize()).dt.days <= own.days_before)
         newest = seen["time"].where(near).groupby(seen["decision"]).transform("max")
         kept = (~early & (day <= own.days)) | (near & (seen["time"] == newest))
         return seen.assign(day=day.clip(lower=0.0))[kept], doses
