@@ -12,9 +12,11 @@ Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
 ORGAN_HU, FAT_HU, LESION_HU = 105.0, -85.0, 68.0
-# Texture of the lesion: standard deviation in HU and correlation length in mm at a heterogeneity of 0, and how both grow.
-_AMPLITUDE_HU, _LENGTH_MM = 20.0, 4.0
+# Texture of the lesion: standard deviation in HU and correlation length in mm at a heterogeneity of 0, how both grow with
+# it, and how both vary for other reasons, on the logarithmic scale.
+_AMPLITUDE_HU, _LENGTH_MM = 20.0, 4.5
 _AMPLITUDE_GROWS, _LENGTH_GROWS = 0.42, 0.15
+_AMPLITUDE_VARIES, _LENGTH_VARIES = 0.22, 0.15
 _FEWEST_VOXELS = 12
 _WAVES, _WAVE_SHARE = 6, 0.055
 
@@ -48,10 +50,10 @@ class Scanner:
 
 SCANNERS = {
     "Northfield": Scanner(
-        "Synthetic Imaging", "Aurora 64", "STANDARD", (14, 48, 48), (5.0, 2.5, 2.5), 1.0, 0.0, 7.0, 1.2
+        "Synthetic Imaging", "Aurora 64", "STANDARD", (16, 44, 44), (5.0, 3.0, 3.0), 1.0, 0.0, 7.0, 1.2
     ),
-    "Harbour": Scanner("Phantom Medical", "Tide 128", "B40f", (18, 48, 48), (4.0, 2.4, 2.4), 1.18, 14.0, 12.0, 0.9),
-    "Lakeside": Scanner("Imaginary Health", "Fjord CT", "SOFT", (12, 48, 48), (6.0, 2.6, 2.6), 0.9, -10.0, 9.0, 1.8),
+    "Harbour": Scanner("Phantom Medical", "Tide 128", "B40f", (20, 44, 44), (4.0, 2.9, 2.9), 1.18, 14.0, 12.0, 0.9),
+    "Lakeside": Scanner("Imaginary Health", "Fjord CT", "SOFT", (13, 44, 44), (6.0, 3.1, 3.1), 1.06, 5.0, 9.0, 1.4),
 }
 
 
@@ -114,8 +116,9 @@ def ct_image(
 ) -> Floats:
     """Return the image in HU as the scanner shows it: an organ in fat, with a darker lesion, uneven as told."""
     spacing = np.array(scanner.spacing_mm)
-    inside = _field(scanner, _LENGTH_MM * np.exp(_LENGTH_GROWS * heterogeneity), rng)
-    lesion = LESION_HU + _AMPLITUDE_HU * np.exp(_AMPLITUDE_GROWS * heterogeneity) * inside
+    length = np.exp(_LENGTH_GROWS * heterogeneity + _LENGTH_VARIES * rng.standard_normal())
+    amplitude = np.exp(_AMPLITUDE_GROWS * heterogeneity + _AMPLITUDE_VARIES * rng.standard_normal())
+    lesion = LESION_HU + _AMPLITUDE_HU * amplitude * _field(scanner, _LENGTH_MM * length, rng)
     organ = ORGAN_HU + 5.0 * _field(scanner, 9.0, rng) + 55.0 * _vessels(scanner, rng)
     z, y, x = np.indices(scanner.shape)
     middle = (np.array(scanner.shape) - 1) / 2
