@@ -106,7 +106,13 @@ def _add_data_verbs(verb: _AddVerb) -> None:
     features = verb("features", "data:features", "write one row of features per decision, and their catalogue")
     _study(features)
     features.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet file")
+    cache = features.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="parts of tables; default: features in THERACAST_HOME"
+    )
+    cache.add_argument("--no-cache", action="store_true", help="compute everything, keep nothing but the file")
     _overwrite(features)
+    _json(features)
     explain = verb(_EXPLAIN, "data:explain", "`features explain`: how a feature came about, and from which rows")
     explain.add_argument("name", metavar="NAME", help="name of the feature, e.g. lab.albumin.slope.30d")
     explain.add_argument("--study", type=Path, required=True, metavar="STUDY", help="study file (YAML)")

@@ -1,4 +1,4 @@
-"""The progress display of `theracast train`, on stderr, with the time left."""
+"""The progress display of long commands, on stderr, with the time left."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ from rich.progress import (
 
 
 class TrialProgress:
-    """Counts trials and names steps; on a terminal as a bar, elsewhere as a line now and then."""
+    """Counts trials and names steps; on a terminal as a bar, elsewhere as a line now and then.
 
-    def __init__(self, *, quiet_seconds: float = 15.0) -> None:
+    Args:
+        task, unit: what is going on, and what is counted.
+        quiet_seconds: between two lines.
+    """
+
+    def __init__(self, *, task: str = "tuning", unit: str = "trials", quiet_seconds: float = 15.0) -> None:
+        self._name, self._unit = task, unit
         self._terminal = sys.stderr.isatty()
         self._quiet_seconds = quiet_seconds
         self._bar = Progress(
@@ -59,15 +65,24 @@ class TrialProgress:
         """Say how many trials there will be."""
         self._total = trials
         self._started = self._last = time.monotonic()
-        self._task = self._bar.add_task("tuning", total=trials)
+        self._task = self._bar.add_task(self._name, total=trials)
 
     def trial(self) -> None:
         """Count one trial."""
-        self._done += 1
+        self._reach(self._done + 1)
+
+    def count(self, done: int, of: int) -> None:
+        """Say how many trials are done, and how many there will be."""
+        if self._task is None:
+            self.expect(of)
+        self._reach(done)
+
+    def _reach(self, done: int) -> None:
+        self._done = done
         if self._task is not None:
-            self._bar.advance(self._task)
+            self._bar.update(self._task, completed=done)
         now = time.monotonic()
         if not self._terminal and now - self._last > self._quiet_seconds:
             self._last = now
             left = (now - self._started) / self._done * (self._total - self._done)
-            print(f"theracast: {self._done} of {self._total} trials, about {left:.0f} s left", file=sys.stderr)
+            print(f"theracast: {self._done} of {self._total} {self._unit}, about {left:.0f} s left", file=sys.stderr)

@@ -22,10 +22,10 @@ from theracast_data.decisions.attrition import merge_attrition
 from theracast_data.decisions.endpoints import derive_event_endpoints
 from theracast_data.decisions.section import LANDMARK, DecisionSection, EventEndpoints
 from theracast_data.decisions.trigger import derive_decisions
-from theracast_data.decisions.windows import with_known_times
+from theracast_data.decisions.windows import SameDay, with_known_times
 from theracast_data.endpoints import Endpoint, event_endpoints
 from theracast_data.errors import CohortError
-from theracast_data.events.access import EVENTS_COLUMN, KEY, CohortEvents
+from theracast_data.events.access import EVENTS_COLUMN, KEY, CohortEvents, EventShards
 from theracast_data.events.concepts import Concept
 from theracast_data.events.schema import empty_events
 from theracast_data.sources import Inputs
@@ -187,7 +187,32 @@ def _notes_of(found: AskedDecisions, section: DecisionSection, values: pd.DataFr
 
 def seen_as_decided(events: CohortEvents, section: DecisionSection) -> CohortEvents:
     """Return the events as features may see them: what carries a date alone is known when `same_day` says so."""
-    return replace(events, shards=lambda: (with_known_times(shard, section.same_day) for shard in events.shards()))
+    return replace(events, source=_KnownShards(events.source, section.same_day))
+
+
+@dataclass(frozen=True)
+class _KnownShards:
+    """Shards whose events are known when `same_day` says so."""
+
+    source: EventShards
+    same_day: SameDay
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        return self.source.shard_count
+
+    def shards_of(self, subjects: Sequence[str], /) -> npt.NDArray[np.int64]:
+        """Return the shard of each patient."""
+        return self.source.shards_of(subjects)
+
+    def read_shard(self, shard: int, /) -> pa.Table:
+        """Return the events of a shard with the times at which they are known."""
+        return with_known_times(self.source.read_shard(shard), self.same_day)
+
+    def shard_hash(self, shard: int, /) -> str:
+        """Return what changes with the events of the shard or the rule."""
+        return f"{self.source.shard_hash(shard)} {self.same_day}"
 
 
 def outcomes_of_events(cohort: Cohort, endpoints: Sequence[Endpoint]) -> pd.DataFrame:

@@ -11,6 +11,11 @@ def home() -> Path:
     return Path(os.environ.get("THERACAST_HOME") or ".theracast").resolve()
 
 
+def feature_cache() -> Path:
+    """Return the folder of feature tables in parts; it may be deleted at any time."""
+    return home() / "features"
+
+
 def tracking_uri() -> str:
     """Return MLflow's store: `MLFLOW_TRACKING_URI`, else the SQLite file in the state folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"

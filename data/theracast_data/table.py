@@ -222,7 +222,7 @@ def _with_given_events(cohort: Cohort, frame: pd.DataFrame, inputs: Inputs, endp
     cells = frame[EVENTS_COLUMN].tolist() if EVENTS_COLUMN in frame.columns else [None] * len(cohort)
     events, faults = events_of_cells(cells)
     keyed = cohort.decisions.assign(**{KEY: [str(row) for row in range(len(cohort))]})
-    if inputs.decisions is None:
+    if inputs.decisions is None and keyed["index_time"].isna().any():
         known = pc.max_element_wise(events["time"], events["available_time"]).to_pandas()
         latest = known.groupby(events["subject_id"].to_pandas()).max().reindex(keyed[KEY])
         keyed["index_time"] = keyed["index_time"].fillna(pd.Series(latest.to_numpy(), index=keyed.index))

@@ -101,7 +101,8 @@ def merge_tables(tables: Sequence[FeatureTable]) -> FeatureTable:
     """
     catalogue = tuple(spec for table in tables for spec in table.catalogue)
     _check_distinct([spec.name for spec in catalogue])
-    frame = pd.concat([table.frame for table in tables], axis=1)
+    filled = [table.frame for table in tables if table.catalogue] or [tables[0].frame]
+    frame = filled[0] if len(filled) == 1 else pd.concat(filled, axis=1)
     return FeatureTable(frame=frame, catalogue=catalogue, decisions=tables[0].decisions)
 
 

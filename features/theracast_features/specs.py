@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from theracast_data.modality import MODALITY_PREFIX, Modality
 from theracast_data.sources import Kind
@@ -67,6 +67,10 @@ def feature_name(modality: Modality, name: str, aggregate: str | None = None) ->
     return ".".join(part for part in (MODALITY_PREFIX[modality], name, aggregate) if part)
 
 
+A_REQUEST = 1_000
+"""Decisions up to which a table is read as a request is, rather than as a training's."""
+
+
 @dataclass(frozen=True)
 class FeatureTable:
     """n decisions x p features with the meaning of each column.
@@ -87,6 +91,34 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def numbers(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Return these numeric and boolean features as (n, len(names)) float64."""
+        if len(self) > A_REQUEST:
+            return self.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+        matrix, places = self._numeric
+        found: NDArray[np.float64] = matrix[:, [places[name] for name in names]]
+        return found
+
+    def absent(self, names: Sequence[str]) -> NDArray[np.bool_]:
+        """Return (n, len(names)) where these features, of whatever kind, are missing."""
+        if len(self) > A_REQUEST:
+            return self.frame[list(names)].isna().to_numpy()
+        missing, places = self._absent
+        found: NDArray[np.bool_] = missing[:, [places[name] for name in names]]
+        return found
+
+    # A few rows are asked for the same columns again and again, each time at the price of a search among their names.
+    # Of a training's table nothing is held twice.
+    @cached_property
+    def _numeric(self) -> tuple[NDArray[np.float64], dict[str, int]]:
+        names = [spec.name for spec in self.catalogue if spec.kind != "categorical"]
+        frame = self.frame if len(names) == len(self.catalogue) else self.frame[names]
+        return frame.to_numpy(dtype=np.float64, na_value=np.nan), {name: place for place, name in enumerate(names)}
+
+    @cached_property
+    def _absent(self) -> tuple[NDArray[np.bool_], dict[str, int]]:
+        return self.frame.isna().to_numpy(), {spec.name: place for place, spec in enumerate(self.catalogue)}
 
     def take(self, rows: Any) -> FeatureTable:
         """Return the decisions at these positions."""
@@ -115,11 +147,3 @@ class FeatureTable:
     def modalities(self) -> list[Modality]:
         """Modalities in the order of the catalogue."""
         return list(dict.fromkeys(spec.modality for spec in self.catalogue))
-
-    def write(self, path: Path) -> None:
-        """Write the table as Parquet (keys first) and the catalogue beside it as `STEM.catalogue.json`."""
-        keyed = pd.concat([self.decisions[["subject_id", "index_time", "site"]], self.frame], axis=1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        keyed.to_parquet(path, index=False)
-        catalogue = json.dumps([spec.to_json() for spec in self.catalogue], indent=1, ensure_ascii=False)
-        path.with_suffix(".catalogue.json").write_text(catalogue + "\n", encoding="utf-8")

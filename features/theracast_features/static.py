@@ -55,7 +55,8 @@ def static_features(cohort: Cohort, names: list[str]) -> FeatureTable:
         for spec in catalogue
         if spec.kind == "categorical"
     }
-    frame = pd.concat([frame, pd.DataFrame(categories, index=frame.index)], axis=1)[names]
+    if categories:
+        frame = pd.concat([frame, pd.DataFrame(categories, index=frame.index)], axis=1)[names]
     return FeatureTable(
         frame=frame.set_axis([spec.name for spec in catalogue], axis=1), catalogue=catalogue, decisions=cohort.decisions
     )

@@ -88,7 +88,7 @@ def _tell_modalities(told: list[list[str]], table: FeatureTable) -> list[set[str
     """Add a sentence where nothing at all of one kind of data is known; return per decision the features it covers."""
     covered: list[set[str]] = [set() for _ in told]
     values = [spec for spec in table.catalogue if spec.role != "indicator"]
-    unknown = table.frame[[spec.name for spec in values]].isna().to_numpy()
+    unknown = table.absent([spec.name for spec in values])
     nothing = unknown.all(axis=1)
     for row in np.flatnonzero(nothing):
         told[row].append("Nothing that the model asks for is known: this is the answer for a typical patient.")
@@ -111,7 +111,7 @@ def _tell_range(told: list[list[str]], table: FeatureTable, reference: Reference
     known = [(spec, reference.features.get(spec.name)) for spec in table.catalogue if spec.kind == "numeric"]
     ranges = [(spec, seen.low, seen.high) for spec, seen in known if seen is not None and seen.low is not None]
     names = [spec.name for spec, _, _ in ranges]
-    values = table.frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = table.numbers(names)
     below = values < np.array([low for _, low, _ in ranges], dtype=np.float64)
     above = values > np.array([high for _, _, high in ranges], dtype=np.float64)
     for row, column in zip(*np.nonzero(below | above), strict=True):

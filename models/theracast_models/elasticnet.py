@@ -55,8 +55,11 @@ class ElasticNet:
         """Return base (n,), the same for all, and exact SHAP values (n, p)."""
         z = self.inputs_.design(table)
         phi = np.zeros((len(table), len(self.inputs_.columns)))
-        for column, (owner, coefficient) in enumerate(zip(self.inputs_.owner, self.coef_, strict=True)):
-            phi[:, owner] += coefficient * z[:, column]
+        owner = self.inputs_.owner
+        alone = np.bincount(owner, minlength=phi.shape[1])[owner] == 1
+        phi[:, owner[alone]] = self.coef_[alone] * z[:, alone]
+        for column in np.flatnonzero(~alone):
+            phi[:, owner[column]] += self.coef_[column] * z[:, column]
         return np.full(len(table), self.intercept_), phi
 
     def handled(self, table: FeatureTable) -> list[list[str]]:

@@ -132,7 +132,7 @@ class LinearInputs:
         z: Floats = np.zeros((len(table), starts[-1]), order="F")
         numbers, together = self._numeric
         if len(numbers):
-            values = table.frame[list(together.names)].to_numpy(dtype=np.float64, na_value=np.nan)
+            values = table.numbers(together.names)
             z[:, starts[numbers]] = together.standardise(values)
         for number, column in enumerate(self.columns):
             if isinstance(column, CategoryColumn):
@@ -154,18 +154,21 @@ class LinearInputs:
         """
         missing: list[list[str]] = [[] for _ in range(len(table))]
         unseen: list[list[str]] = [[] for _ in range(len(table))]
-        names = self._numeric[1].names
-        absent = ~np.isfinite(table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan))
-        place = {name: number for number, name in enumerate(names)}
-        for column in self.columns:
+        numbers, together = self._numeric
+        absent = np.zeros((len(table), len(self.columns)), dtype=bool)
+        weighty = np.array([self.columns[number].scale > 0 for number in numbers.tolist()], dtype=bool)
+        absent[:, numbers] = ~np.isfinite(table.numbers(together.names)) & weighty
+        for number, column in enumerate(self.columns):
             if isinstance(column, CategoryColumn):
                 values = text_values(table.frame, column.name)
-                unknown = level_codes(values, column.levels) < 0
-                for row in np.flatnonzero(unknown):
-                    (missing if values[row] is None else unseen)[row].append(column.name)
-            elif column.scale > 0:
-                for row in np.flatnonzero(absent[:, place[column.name]]):
-                    missing[row].append(column.name)
+                for row in np.flatnonzero(level_codes(values, column.levels) < 0):
+                    if values[row] is None:
+                        absent[row, number] = True
+                    else:
+                        unseen[row].append(column.name)
+        names = [column.name for column in self.columns]
+        for row, number in zip(*(places.tolist() for places in np.nonzero(absent)), strict=True):
+            missing[row].append(names[number])
         return [Gaps(tuple(filled), tuple(new)) for filled, new in zip(missing, unseen, strict=True)]
 
     def to_json(self) -> list[dict[str, Any]]:

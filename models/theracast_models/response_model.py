@@ -271,7 +271,7 @@ def _check_sum(base: Floats, phi: Floats, log_odds: Floats) -> None:
 
 def _missing(table: FeatureTable) -> list[list[str]]:
     names = np.array([spec.name for spec in table.catalogue if spec.role != "indicator"], dtype=object)
-    absent = table.frame[list(names)].isna().to_numpy()
+    absent = table.absent(names.tolist())
     return [[str(name) for name in names[row]] for row in absent]
 
 

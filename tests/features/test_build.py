@@ -17,6 +17,7 @@ from theracast_data.sources import ColumnSpec, OneHotSpec
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_features.wide import write_features
 
 COLUMNS: dict[str, ColumnSpec | OneHotSpec] = {
     "age": ColumnSpec(unit="a"),
@@ -241,23 +242,27 @@ def test_the_table_and_its_catalogue_come_back_from_the_files(tmp_path: Path) ->
     """Parquet with the keys first, the catalogue beside it."""
     import json
 
-    table = build_features(cohort_of([{"age": 50.0, "cancer_type": "NSCLC"}, {"tmb": 3.0}]), EVERYTHING)
-    table.write(tmp_path / "out" / "features.parquet")
+    cohort = cohort_of([{"age": 50.0, "cancer_type": "NSCLC"}, {"tmb": 3.0}])
+    table = build_features(cohort, EVERYTHING)
+    write_features(cohort, EVERYTHING, path=tmp_path / "out" / "features.parquet")
     stored = pd.read_parquet(tmp_path / "out" / "features.parquet")
     assert list(stored)[:3] == ["subject_id", "index_time", "site"]
     records = json.loads((tmp_path / "out" / "features.catalogue.json").read_text(encoding="utf-8"))
     catalogue = tuple(FeatureSpec.from_json(record) for record in records)
     assert catalogue == table.catalogue
     again = FeatureTable(stored[[spec.name for spec in catalogue]], catalogue, table.decisions)
-    pd.testing.assert_frame_equal(again.frame, table.frame)
+    pd.testing.assert_frame_equal(again.frame, table.frame, check_dtype=False)
 
 
 @pytest.mark.parametrize("names", [("cancer_type",), ("age",), ()])
-def test_tables_of_one_kind_or_of_nothing(names: tuple[str, ...]) -> None:
+def test_tables_of_one_kind_or_of_nothing(names: tuple[str, ...], tmp_path: Path) -> None:
     """Only categories, only numbers, or no feature at all."""
     section = FeatureSection(include=names, missing_indicators="none")
     frame = build_features(cohort_of([{"age": 5.0}, {"cancer_type": "NSCLC"}]), section).frame
     assert frame.shape == (2, len(names))
+    cohort = cohort_of([{"age": 5.0}, {"cancer_type": "NSCLC"}])
+    report = write_features(cohort, section, path=tmp_path / "features.parquet")
+    assert (report.rows, report.columns) == (2, len(names))
 
 
 def test_a_cohort_without_decisions_gives_a_table_without_rows() -> None:

@@ -30,7 +30,9 @@ Made = tuple[Truth, Cohort, FeatureTable]
 def made(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A large cohort, read from its files and made into features as the demo study says."""
     truth = generate(tmp_path_factory.mktemp("cohort"), patients=4000, seed=5)
-    study = Study.model_validate(yaml.safe_load((repository / "studies" / "demo_table.yaml").read_text(encoding="utf-8")))
+    study = Study.model_validate(
+        yaml.safe_load((repository / "studies" / "demo_table.yaml").read_text(encoding="utf-8"))
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THERACAST_DATA", str(truth.folder))
         cohort = read_cohort(study.inputs, study.endpoints, base=repository / "studies")

@@ -22,6 +22,7 @@ from theracast_data.table import read_cohort
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
+from theracast_features.wide import read_features
 from theracast_models.folds import patient_numbers
 from theracast_training.study import Study
 from theracast_training.study_audit import audit_study
@@ -70,12 +71,13 @@ class Prepared:
         return patient_numbers(self.table.decisions)
 
 
-def prepare(study: Study, *, base: Path) -> Prepared:
+def prepare(study: Study, *, base: Path, cache: Path | None = None) -> Prepared:
     """Return the data of a training.
 
     Args:
         study: the study.
         base: folder from which relative paths of the study count.
+        cache: folder for the features of events in parts, which `theracast features` shares; None: nothing is kept.
 
     Raises:
         TheracastError: what the readers, the features or the endpoint cannot accept.
@@ -90,7 +92,7 @@ def prepare(study: Study, *, base: Path) -> Prepared:
     learn = np.flatnonzero(np.isin(site, sites) & known)
     require_both_outcomes(target.take(learn), where=f"development ({', '.join(sites)})")
     section = resolve_section(study.features, cohort.at(sites))
-    table = build_features(cohort, section)
+    table = _features(cohort, section, cache=cache)
     patients = patient_numbers(cohort.decisions)
     unseen = known & ~np.isin(patients, patients[learn])  # who was at a development site too judges nothing
     external = {name: np.flatnonzero((site == name) & unseen) for name in study.validation.external}
@@ -108,6 +110,13 @@ def prepare(study: Study, *, base: Path) -> Prepared:
         external={name: rows for name, rows in external.items() if len(rows)},
         fingerprint=data_fingerprint(study, cohort, base=base),
     )
+
+
+def _features(cohort: Cohort, section: FeatureSection, *, cache: Path | None) -> FeatureTable:
+    """Return the features; those of events by shards, of which the cache has what was computed before."""
+    if cohort.events is None or cache is None:
+        return build_features(cohort, section)
+    return read_features(cohort, section, cache=cache)
 
 
 def data_fingerprint(study: Study, cohort: Cohort, *, base: Path) -> dict[str, Any]:

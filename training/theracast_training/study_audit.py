@@ -19,7 +19,7 @@ from theracast_data.decided import decided_rows
 from theracast_data.decisions.section import FirstEvent, NextLine
 from theracast_data.endpoints import event_endpoints, is_binary
 from theracast_data.errors import CohortError
-from theracast_data.events.access import KEY
+from theracast_data.events.access import KEY, GivenEvents
 from theracast_data.events.schema import empty_events
 from theracast_data.sources import Inputs
 from theracast_features.build import build_features, resolve_section
@@ -94,7 +94,7 @@ class _Builder:
         """Return the features of the decisions at the positions `row`."""
         part = self._cohort.take(asked["row"])
         assert part.events is not None
-        part = replace(part, events=replace(part.events, shards=lambda: iter([events])))
+        part = replace(part, events=replace(part.events, source=GivenEvents(events)))
         if self._inputs.decisions is not None:
             part = self._with_attributes(part)
         return build_features(part, self._section).frame

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from theracast_data.home import feature_cache
+from theracast_features.parts import remove_unused
 from theracast_models.response_model import ResponseModel
 from theracast_training import tracking
 from theracast_training.comparisons import Judged, compare_with, evaluate_by_day, evaluate_judged, evaluate_rival
@@ -117,7 +119,8 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
     follow = progress or Silent()
     started = time.monotonic()
     follow.step("reading and auditing the data")
-    prepared = prepare(study, base=base)
+    prepared = prepare(study, base=base, cache=feature_cache())
+    remove_unused(feature_cache(), now=now.timestamp())
     developed = develop(prepared, jobs=jobs, progress=follow)
     follow.step("validating")
     evaluations = evaluate(prepared, developed)

@@ -55,17 +55,29 @@ def check(options: argparse.Namespace) -> int:
 
 def features(options: argparse.Namespace) -> int:
     """Write the feature table of a study, and its catalogue beside it."""
+    from theracast.progress import TrialProgress
+    from theracast_data.home import feature_cache
     from theracast_data.table import read_cohort
-    from theracast_features.build import build_features, resolve_section
+    from theracast_features.build import resolve_section
+    from theracast_features.parts import remove_unused
+    from theracast_features.wide import write_features
     from theracast_training.study import read_study
 
     require_free(options.out, overwrite=options.overwrite)
     study = read_study(options.study, overrides=options.overrides)
     cohort = read_cohort(study.inputs, study.endpoints, base=options.study.parent)
-    development = cohort.at(study.development_sites(cohort.sites))
-    table = build_features(cohort, resolve_section(study.features, development))
-    table.write(options.out)
-    tell(f"wrote {options.out}: {len(table)} decisions x {len(table.catalogue)} features, and its catalogue beside it")
+    section = resolve_section(study.features, cohort.at(study.development_sites(cohort.sites)))
+    cache = None if options.no_cache else options.cache or feature_cache()
+    with TrialProgress(task="features", unit="parts") as follow:
+        report = write_features(cohort, section, path=options.out, cache=cache, progress=follow.count)
+    if cache is not None:
+        remove_unused(cache, now=datetime.now(UTC).timestamp())
+    if options.json:
+        print_json(report.to_json())
+    tell(
+        f"wrote {options.out}: {report.rows} decisions x {report.columns} features, and its catalogue beside it; "
+        f"{report.built} parts built, {report.reused} as they were"
+    )
     return 0
 
 

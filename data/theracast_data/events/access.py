@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -26,19 +30,68 @@ _TIMES = ("time", "available_time")
 _TEXTS = ("code", "text_value", "unit")
 
 
+class EventShards(Protocol):
+    """Events cut by patient into shards, each of which fits in memory; an `EventStore` is one."""
+
+    @property
+    def shard_count(self) -> int:
+        """Number of shards."""
+        ...
+
+    def shards_of(self, subjects: Sequence[str], /) -> npt.NDArray[np.int64]:
+        """Return the shard in which the events of each patient lie, if there are any."""
+        ...
+
+    def read_shard(self, shard: int, /) -> pa.Table:
+        """Return all events of the shard's patients."""
+        ...
+
+    def shard_hash(self, shard: int, /) -> str:
+        """Return what changes with the events of the shard."""
+        ...
+
+
 @dataclass(frozen=True)
 class CohortEvents:
     """Events of the patients of a cohort.
 
     Attributes:
         concepts: name to concept.
-        shards: gives the events, whole patients at a time; `subject_id` is the `event_key` of the decisions.
+        source: gives the events, whole patients at a time; `subject_id` is the `event_key` of the decisions.
         engine: what computes features from them.
     """
 
     concepts: Mapping[str, Concept]
-    shards: Callable[[], Iterator[pa.Table]]
+    source: EventShards
     engine: Literal["duckdb", "spark"] = "duckdb"
+
+    def shards(self) -> Iterator[pa.Table]:
+        """Yield the events of each shard."""
+        for shard in range(self.source.shard_count):
+            yield self.source.read_shard(shard)
+
+
+@dataclass(frozen=True)
+class GivenEvents:
+    """Events in memory: one shard."""
+
+    events: pa.Table
+    shard_count: int = 1
+
+    def shards_of(self, subjects: Sequence[str], /) -> npt.NDArray[np.int64]:
+        """Return 0 for each."""
+        return np.zeros(len(subjects), dtype=np.int64)
+
+    def read_shard(self, _shard: int, /) -> pa.Table:
+        """Return the events."""
+        return self.events
+
+    def shard_hash(self, _shard: int, /) -> str:
+        """Return the hash of the events in their order."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.events.schema) as stream:
+            stream.write_table(self.events.combine_chunks())
+        return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
 def stored_events(folder: Path, section: EventSection) -> CohortEvents:
@@ -49,18 +102,12 @@ def stored_events(folder: Path, section: EventSection) -> CohortEvents:
     """
     from theracast_data.events.store import EventStore
 
-    store = EventStore.open(folder)
-
-    def shards() -> Iterator[pa.Table]:
-        for number in range(store.shard_count):
-            yield store.read_shard(number)
-
-    return CohortEvents(section.concepts, shards, section.engine)
+    return CohortEvents(section.concepts, EventStore.open(folder), section.engine)
 
 
 def given_events(events: pa.Table, concepts: Mapping[str, Concept]) -> CohortEvents:
     """Return events that came with the decisions."""
-    return CohortEvents(concepts, lambda: iter([events]))
+    return CohortEvents(concepts, GivenEvents(events))
 
 
 def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
@@ -76,7 +123,7 @@ def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
     faults: dict[int, str] = {}
     for row, cell in enumerate(cells):
         listed = _parsed(cell)
-        if listed is None or not all(isinstance(one, dict) and isinstance(one.get("code"), str) for one in listed):
+        if listed is None or not _are_events(listed):
             faults[row] = "the events are not a list of records that each have a code"
             continue
         for name, column in columns.items():
@@ -90,23 +137,78 @@ def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
         for row in dict.fromkeys(owners[wrong]):
             faults[int(row)] = f"an event's {name} is not a date, e.g. 2024-05-31T08:30:00"
     for name in _TEXTS:
-        arrays[name] = pa.array([None if _unknown(text) else str(text) for text in columns[name]], pa.string())
-    numbers = pd.to_numeric(pd.Series(columns["numeric_value"], dtype=object), errors="coerce")
-    arrays["numeric_value"] = pa.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan), from_pandas=True)
+        arrays[name] = _texts(columns[name])
+    arrays["numeric_value"] = pa.array(_numbers(columns["numeric_value"]), from_pandas=True)
     events = pa.table({name: arrays[name] for name in COLUMNS}, schema=EVENT_SCHEMA)
     if faults:
         events = events.filter(pa.array([int(row) not in faults for row in owners]))
     return events, faults
 
 
-def _moments(cells: list[Any]) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+def _are_events(listed: list[Any]) -> bool:
+    if not set(map(type, listed)) <= {dict}:
+        return False
+    return set(map(type, [one.get("code") for one in listed])) <= {str}
+
+
+# Cells of the types that JSON gives are taken as they stand, all at once; others are looked at one by one. A patient of a
+# thousand events is asked about while somebody waits.
+
+
+def _texts(cells: list[Any]) -> pa.Array:
+    if not set(map(type, cells)) <= {str, type(None)}:
+        cells = [None if _unknown(text) else str(text) for text in cells]
+    return pa.array(cells, pa.string())
+
+
+def _numbers(cells: list[Any]) -> npt.NDArray[np.float64]:
+    if set(map(type, cells)) <= {float, int, type(None)}:
+        with contextlib.suppress(OverflowError):
+            return np.array(cells, dtype=np.float64)
+    return np.array([_number(cell) for cell in cells], dtype=np.float64)
+
+
+def _number(cell: Any) -> float:
+    if not isinstance(cell, str | int | float | np.number):
+        return math.nan
+    try:
+        return float(pd.to_numeric(pd.Series([cell]), errors="coerce").iloc[0])
+    except OverflowError:
+        return math.inf
+
+
+def _moments(cells: list[Any]) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
     """Return the moments, and where a cell is none although it is not empty."""
-    known = np.array([not _unknown(cell) for cell in cells], dtype=bool)
-    if not known.any():
-        return pa.nulls(len(cells), pa.timestamp("us")), known
-    found = pd.to_datetime(pd.Series(cells, dtype=object), errors="coerce", format="ISO8601", utc=True)
-    moments = found.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
-    return pa.array(moments, pa.timestamp("us")), known & np.isnat(moments)
+    kinds = set(map(type, cells))
+    if kinds <= {type(None)}:
+        return pa.nulls(len(cells), pa.timestamp("us")), np.zeros(len(cells), dtype=bool)
+    if kinds <= {str, type(None)}:
+        with contextlib.suppress(pa.ArrowInvalid):  # not all of them are written plainly
+            return pa.array(cells, pa.string()).cast(pa.timestamp("us")), np.zeros(len(cells), dtype=bool)
+    moments = [None if _unknown(cell) else _moment(cell) for cell in cells]
+    wrong = [moment is None and not _unknown(cell) for moment, cell in zip(moments, cells, strict=True)]
+    return pa.array(moments, pa.timestamp("us")), np.array(wrong, dtype=bool)
+
+
+def _moment(cell: Any) -> datetime | None:
+    """Return one moment, in UTC where it has a zone; None for what is no date.
+
+    Each on its own: pandas reads a column in one resolution, so that one cell would decide whether another is in range.
+    """
+    try:
+        if isinstance(cell, str):
+            moment = datetime.fromisoformat(cell)
+        elif isinstance(cell, date | np.datetime64) and not pd.isna(cell):
+            moment = pd.Timestamp(cell).floor("us").to_pydatetime()
+        else:
+            return None
+    except (ValueError, OverflowError):
+        found = pd.to_datetime([cell], errors="coerce", format="ISO8601", utc=True)[0]  # e.g. a month alone
+        return None if pd.isna(found) else found.floor("us").tz_localize(None).to_pydatetime()
+    try:
+        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:
+        return None
 
 
 def cells_of_events(events: pa.Table) -> dict[str, list[dict[str, Any]]]:
@@ -125,7 +227,7 @@ def cells_of_events(events: pa.Table) -> dict[str, list[dict[str, Any]]]:
 
 
 def _unknown(cell: Any) -> bool:
-    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+    return cell is None or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))
 
 
 def _parsed(cell: Any) -> list[Any] | None:

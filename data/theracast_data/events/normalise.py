@@ -87,7 +87,11 @@ def concept_events(events: pa.Table, concepts: Mapping[str, Concept]) -> tuple[p
     present = ~np.isnan(numbers)
 
     pairs = owners * (len(units) + 1) + unit_of
-    unique, place = np.unique(pairs, return_inverse=True)
+    # There are few pairs, and finding them in a table of all that could be costs less than sorting the events by them.
+    met = np.zeros(len(names) * (len(units) + 1), dtype=bool)
+    met[pairs] = True
+    unique = np.flatnonzero(met)
+    place = (np.cumsum(met) - 1)[pairs]
     scales = [
         _scale(
             concepts[names[pair // (len(units) + 1)]],
@@ -185,6 +189,10 @@ def _matches(codes: pa.ChunkedArray, concepts: Mapping[str, Concept]) -> tuple[I
     table = np.full((len(owners) + 1, width), -1, dtype=np.int64)
     for row, found_numbers in enumerate(owners):
         table[row, : len(found_numbers)] = found_numbers
+    if width == 1:
+        owner = table[:, 0][code_of]
+        rows = np.flatnonzero(owner >= 0)
+        return rows, owner[rows]
     wide = table[code_of]
     rows, columns = np.nonzero(wide >= 0)
     return rows, wide[rows, columns]

@@ -124,6 +124,10 @@ class EventStore:
         contents = self._manifest.contents(shard)
         return hashlib.sha256("\n".join([str(self.shard_count), *contents]).encode()).hexdigest()
 
+    def shards_of(self, subjects: Sequence[str]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Return the shard in which the events of each patient lie, if there are any."""
+        return shard_numbers(pa.chunked_array([pa.array(subjects, pa.string())]), shards=self.shard_count)
+
     def read_shard(self, shard: int, *, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all events of one shard, by subject_id, time (null first), code, values, unit, available_time.
 

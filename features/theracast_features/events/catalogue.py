@@ -32,6 +32,10 @@ _WORDS: dict[Aggregate, str] = {
     "since_last": "days since the last",
     "outside": "fraction outside the reference range",
     "exists": "on record",
+    "change": "last less first",
+    "relative_change": "last less first, by the first",
+    "change_per_day": "change per day from first to last",
+    "interval": "days from first to last",
 }
 _MEASURED = ("last", "first", "min", "max")
 _ON_THE_SCALE_OF_VALUES = (*_MEASURED, "mean")
@@ -55,7 +59,7 @@ class EventPlan:
         needs: the aggregates of each window, over all concepts.
         wanted: one row per concept: name, position, longest window, ends of the reference range (null: open).
         cells: one per column of the result.
-        targets: each aggregate in a window with the column of every concept, -1 where it has none.
+        targets: for each window, an aggregate and the column of every concept, -1 where it has none.
         catalogue: the meaning of each.
     """
 
@@ -63,7 +67,7 @@ class EventPlan:
     needs: tuple[frozenset[Aggregate], ...]
     wanted: pa.Table
     cells: tuple[Cell, ...]
-    targets: tuple[tuple[Aggregate, int, NDArray[np.intp]], ...]
+    targets: tuple[tuple[tuple[Aggregate, NDArray[np.intp]], ...], ...]
     catalogue: tuple[FeatureSpec, ...]
 
 
@@ -117,13 +121,17 @@ def _plan(features: tuple[EventFeatures, ...], named: tuple[tuple[str, Concept],
         wanted=_wanted([(name, reach[name], concepts[name].reference_range or (None, None)) for name in names]),
         cells=tuple(cells),
         targets=_targets(
-            cells, [any(end is not None for end in concepts[name].reference_range or ()) for name in names]
+            cells,
+            [any(end is not None for end in concepts[name].reference_range or ()) for name in names],
+            windows=len(windows),
         ),
         catalogue=tuple(catalogue),
     )
 
 
-def _targets(cells: Sequence[Cell], ranged: Sequence[bool]) -> tuple[tuple[Aggregate, int, NDArray[np.intp]], ...]:
+def _targets(
+    cells: Sequence[Cell], ranged: Sequence[bool], *, windows: int
+) -> tuple[tuple[tuple[Aggregate, NDArray[np.intp]], ...], ...]:
     targets: dict[tuple[Aggregate, int, int], NDArray[np.intp]] = {}
     met: Counter[Cell] = Counter()  # one window written in two ways (1w, 7d) makes a second set
     for number, cell in enumerate(cells):
@@ -132,7 +140,10 @@ def _targets(cells: Sequence[Cell], ranged: Sequence[bool]) -> tuple[tuple[Aggre
         key = (cell.aggregate, cell.window, met[cell])
         met[cell] += 1
         targets.setdefault(key, np.full(len(ranged), -1, dtype=np.intp))[cell.concept] = number
-    return tuple((aggregate, window, columns) for (aggregate, window, _), columns in targets.items())
+    return tuple(
+        tuple((aggregate, columns) for (aggregate, window, _), columns in targets.items() if window == own)
+        for own in range(windows)
+    )
 
 
 def _span(window: str) -> int:
@@ -170,10 +181,10 @@ def _spec(feature: EventFeatures, concept: Concept, window: str, aggregate: Aggr
 
 
 def _unit(unit: str | None, aggregate: Aggregate) -> str | None:
-    if aggregate in ("count", "exists", "outside"):
+    if aggregate in ("count", "exists", "outside", "relative_change"):
         return None
-    if aggregate == "since_last":
+    if aggregate in ("since_last", "interval"):
         return "d"
-    if aggregate == "slope":
+    if aggregate in ("slope", "change_per_day"):
         return f"{unit or ''}/d"
     return unit

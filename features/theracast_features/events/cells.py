@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -79,42 +80,79 @@ def engine_decisions(decisions: pd.DataFrame) -> pa.Table:
 
 def feature_table(grouped: pa.Table, decisions: pd.DataFrame, plan: EventPlan) -> FeatureTable:
     """Return one row per decision, in their order, from the rows that the SQL text gives in any order."""
-    values = np.full((len(plan.cells), len(decisions)), np.nan)
+    count = len(decisions)
+    values = np.full((len(plan.cells), count), np.nan)
     for row, cell in enumerate(plan.cells):
         if cell.aggregate in ("count", "exists"):
             values[row] = 0.0
+    flat = values.reshape(-1)
     # Sorted once, each column of the result is filled from its top to its end.
-    order = np.argsort(grouped["place"].to_numpy().astype(np.int64) * len(decisions) + grouped["decision"].to_numpy())
+    order = np.argsort(grouped["place"].to_numpy().astype(np.int64) * count + grouped["decision"].to_numpy())
     rows = grouped["decision"].to_numpy()[order]
     place = grouped["place"].to_numpy()[order]
-    for aggregate, window, targets in plan.targets:
-        found = _computed(aggregate, window, lambda name: grouped[name].to_numpy(), plan.windows[window])[order]
-        target = targets[place]
-        asked = target >= 0
-        values[target[asked], rows[asked]] = found[asked]
+    since = grouped["since"].to_numpy()[order]
+    for window, targets in enumerate(plan.targets):
+        # A short window sees few of the rows; the others have nothing to say in it.
+        inside = np.flatnonzero(since * MICROSECONDS_A_DAY < plan.windows[window] - 0.5)
+        own, own_rows, own_place = order[inside], rows[inside], place[inside]
+        column = _columns(grouped, own)
+        for aggregate, target_of in targets:
+            found = _computed(aggregate, window, column)
+            target = target_of[own_place]
+            asked = target >= 0
+            if asked.all():
+                flat[target * count + own_rows] = found
+            else:
+                flat[target[asked] * count + own_rows[asked]] = found[asked]
     frame = pd.DataFrame(values.T, columns=[spec.name for spec in plan.catalogue], copy=False)
     return FeatureTable(frame=frame, catalogue=plan.catalogue, decisions=decisions.reset_index(drop=True))
 
 
-def _computed(aggregate: Aggregate, place: int, column: Column, window: int) -> Floats:
-    """Return one aggregate in one window for every decision and concept of which it sees an event."""
-    if aggregate in ("since_last", "exists"):
-        since = column("since")
-        inside = since * MICROSECONDS_A_DAY < window - 0.5
-        return inside.astype(np.float64) if aggregate == "exists" else np.where(inside, since, np.nan)
+def _columns(grouped: pa.Table, rows: NDArray[np.intp]) -> Column:
+    """Return what gives these rows of a column of the result, null as NaN; each is made once."""
+
+    @cache
+    def column(name: str) -> Floats:
+        taken: Floats = grouped[name].to_numpy()[rows]
+        return taken
+
+    return column
+
+
+def _computed(aggregate: Aggregate, place: int, column: Column) -> Floats:
+    """Return one aggregate in one window for the decisions and concepts of which it sees an event."""
+    if aggregate == "since_last":
+        return column("since")
+    if aggregate == "exists":
+        return np.ones(len(column("since")))
+    if aggregate == "interval":
+        return column(f"days_{place}")
+    if aggregate in ("change", "relative_change", "change_per_day"):
+        return _change(aggregate, place, column)
     found = column(f"{aggregate}_{place}")
     if aggregate == "outside":
-        count = column(f"count_{place}")
-        return _ratio(found, count)
+        return _ratio(found, column(f"count_{place}"))
     if aggregate in ("mean", "std", "slope"):
         low, high = column(f"min_{place}"), column(f"max_{place}")
         if aggregate == "mean":
             return _on_grid(found, low, high - low)
         if aggregate == "std":
             return _on_grid(found, 0.0, high - low)
-        days = column(f"days_{place}")
-        return _on_grid(found, 0.0, _ratio(high - low, days))
+        return _on_grid(found, 0.0, _ratio(high - low, column(f"days_{place}")))
     return found + 0.0  # -0.0 and 0.0 are one value, and which of them comes first is chance
+
+
+def _change(aggregate: Aggregate, place: int, column: Column) -> Floats:
+    """Return how the last value differs from the first; missing where all values are of one moment."""
+    first, days = column(f"first_{place}"), column(f"days_{place}")
+    change = np.where(days > 0, column(f"last_{place}") - first, np.nan) + 0.0
+    if aggregate == "change":
+        return change
+    if aggregate == "change_per_day":
+        return _ratio(change, days)
+    with np.errstate(over="ignore"):
+        relative = _ratio(change, first)
+    return np.where(np.isfinite(relative), relative, np.nan)
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

@@ -9,13 +9,18 @@ from pydantic import Field, field_validator
 
 from theracast_data.section import Section
 
-Aggregate = Literal["last", "first", "min", "max", "mean", "std", "slope", "count", "since_last", "outside", "exists"]
+Aggregate = Literal[
+    "last", "first", "min", "max", "mean", "std", "slope", "count", "since_last", "outside", "exists",
+    "change", "relative_change", "change_per_day", "interval",
+]  # fmt: skip
 
 
 class EventFeatures(Section):
     """Aggregates of one concept over windows that end at the decision.
 
     A window `30d` sees `index_time - 30 d < time <= index_time` and only what was available by then; `all` has no start.
+    `change` is the last value less the first, `relative_change` that by the first (missing unless the first is above 0),
+    `change_per_day` by the days between them, which are `interval`. One moment alone has no change.
     """
 
     concept: str = Field(description="Name of a concept of the study.")

@@ -16,6 +16,10 @@ LARGEST = 1e100
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
+_CHANGES: frozenset[Aggregate] = frozenset({"change", "relative_change", "change_per_day"})
+_LAST: frozenset[Aggregate] = _CHANGES | {"last"}
+_FIRST: frozenset[Aggregate] = _CHANGES | {"first"}
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -48,14 +52,14 @@ def event_sql(plan: EventPlan, dialect: Dialect) -> str:
         for place, length in bounded
     ] + [f"v as v{place}, case when v is not null then age end as a{place}" for place in _unbounded(plan)]
     sums = [sum_ for place, need in enumerate(plan.needs) for sum_ in _aggregates(place, need, dialect)]
-    newest = any("last" in need for need in plan.needs)
+    newest = any(need & _LAST for need in plan.needs)
     # The windows all end at the decision, so the last value of a window is the last of all, if it is young enough.
     lasts = [
         f"case when newest.t > -{length} then newest.v end as last_{place}"
         for place, length in enumerate(plan.windows)
-        if "last" in plan.needs[place]
+        if plan.needs[place] & _LAST
     ]
-    firsts = [f"oldest_{place}.v as first_{place}" for place, need in enumerate(plan.needs) if "first" in need]
+    firsts = [f"oldest_{place}.v as first_{place}" for place, need in enumerate(plan.needs) if need & _FIRST]
     plain = [sum_.rsplit(" as ", 1)[1] for sum_ in sums if " as oldest_" not in sum_]
     return f"""with seen as (
   select d.decision, w.place, w.low, w.high, {before} as age,
@@ -94,7 +98,7 @@ def _aggregates(place: int, need: frozenset[Aggregate], dialect: Dialect) -> lis
     v, a = f"v{place}", f"a{place}"
     ranged = bool(need & {"mean", "std", "slope"})  # what is rounded needs the range of the values
     parts = []
-    if "first" in need:
+    if need & _FIRST:
         parts.append(f"min(case when {v} is not null then dated end) as oldest_{place}")
     if "min" in need or ranged:
         parts.append(f"min({v}) as min_{place}")
@@ -108,6 +112,7 @@ def _aggregates(place: int, need: frozenset[Aggregate], dialect: Dialect) -> lis
         # Microseconds are whole numbers, exact as doubles; both engines centre them before they multiply.
         slope = f"regr_slope({v}, cast(-{a} as double)) * {MICROSECONDS_A_DAY}.0"
         parts.append(f"case when min({a}) < max({a}) then {slope} end as slope_{place}")
+    if need & {"slope", "interval", *_CHANGES}:
         parts.append(f"cast(max({a}) - min({a}) as double) / {MICROSECONDS_A_DAY}.0 as days_{place}")
     if need & {"count", "outside"}:
         parts.append(f"cast(count({v}) as double) as count_{place}")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from theracast_data.events.access import events_of_cells
+from theracast_data.events.access import GivenEvents, events_of_cells
 from theracast_data.events.schema import EVENT_SCHEMA
 
 EVENT = {"time": "2024-05-31T08:30:00", "code": "LOINC//1751-7", "numeric_value": 3.9, "unit": "g/dL"}
@@ -48,3 +53,50 @@ def test_a_time_that_is_none_costs_the_patient_s_events_alone() -> None:
     assert "time is not a date" in faults[0]
     assert "available_time is not a date" in faults[2]
     assert "soon" not in str(faults)
+
+
+times = st.one_of(
+    st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)).map(datetime.isoformat),  # noqa: DTZ001
+    st.dates().map(str),
+    st.sampled_from(
+        [
+            None,
+            "",
+            "2024-05-31 08:30",
+            "2024-05-31T08:30:00Z",
+            "2024-05-31T10:30:00+02:00",
+            "2024-05-31T08:30:00.123456789",
+            "20240531",
+            "2024-05",
+            "2024-13-01",
+            "soon",
+            7,
+        ]
+    ),
+)
+numbers = st.one_of(st.none(), st.floats(), st.integers(-(10**20), 10**20), st.sampled_from(["1.5", "n/a", True]))
+texts = st.one_of(st.none(), st.text(max_size=3), st.integers(), st.just(float("nan")))
+events = st.fixed_dictionaries(
+    {"code": st.just("X"), "time": times, "numeric_value": numbers, "text_value": texts, "unit": texts}
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(events, max_size=6))
+def test_an_event_is_read_the_same_alone_and_among_others(listed: list[dict[str, Any]]) -> None:
+    """Among others of its kind it is taken at once, beside cells of other types one by one."""
+    together, wrong = events_of_cells([[one] for one in listed])
+    for row, one in enumerate(listed):
+        alone, fault = events_of_cells([[one]])
+        assert bool(fault) == (row in wrong)
+        own = together.filter(pa.array([owner == str(row) for owner in together["subject_id"].to_pylist()], pa.bool_()))
+        columns = ["time", "code", "numeric_value", "text_value", "unit"]
+        assert own.select(columns).to_pylist() == alone.select(columns).to_pylist()
+
+
+def test_given_events_are_one_shard_known_by_their_content() -> None:
+    found, _ = events_of_cells([[{"code": "X", "numeric_value": 1.0}]])
+    other, _ = events_of_cells([[{"code": "X", "numeric_value": 2.0}]])
+    assert GivenEvents(found).shard_hash(0) == GivenEvents(found.slice(0)).shard_hash(0)
+    assert GivenEvents(found).shard_hash(0) != GivenEvents(other).shard_hash(0)
+    assert GivenEvents(found).shards_of(["a", "b"]).tolist() == [0, 0]

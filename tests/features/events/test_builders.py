@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -169,10 +169,30 @@ def cohort_of(*shards: pa.Table, asked: list[tuple[str, float | None]] = ASKED) 
     )
     nothing = pd.DataFrame(index=decisions.index)
 
-    def give() -> Iterator[pa.Table]:
-        return iter(shards)
+    return Cohort(decisions, nothing, nothing, {}, events=CohortEvents(CONCEPTS, Shards(shards)))
 
-    return Cohort(decisions, nothing, nothing, {}, events=CohortEvents(CONCEPTS, give))
+
+@dataclass(frozen=True)
+class Shards:
+    """Tables as the shards of a store, each with the patients that it holds; counts how often one is read."""
+
+    tables: Sequence[pa.Table]
+    read: list[int] = field(default_factory=list)
+
+    @property
+    def shard_count(self) -> int:
+        return len(self.tables)
+
+    def shards_of(self, subjects: Sequence[str], /) -> np.ndarray[Any, np.dtype[np.int64]]:
+        place = {one: n for n, table in enumerate(self.tables) for one in table["subject_id"].to_pylist()}
+        return np.array([place.get(subject, 0) for subject in subjects], dtype=np.int64)
+
+    def read_shard(self, shard: int, /) -> pa.Table:
+        self.read.append(shard)
+        return self.tables[shard]
+
+    def shard_hash(self, shard: int, /) -> str:
+        return str(shard)
 
 
 def cells(*shards: pa.Table, section: FeatureSection = EVERYTHING) -> pd.DataFrame:
@@ -269,16 +289,9 @@ def test_all_builders_read_each_shard_once_and_stand_side_by_side(stored_and_giv
     """One pass; the columns are those of the builders alone, in the order of the section; all names are told apart."""
     stored, _ = stored_and_given
     assert stored.events is not None
-    read: list[int] = []
-
-    def counted() -> Iterator[pa.Table]:
-        assert stored.events is not None
-        for shard in stored.events.shards():
-            read.append(len(shard))
-            yield shard
-
-    table = build_features(replace(stored, events=replace(stored.events, shards=counted)), EVERYTHING)
-    assert len(read) == 4
+    counted = Shards(list(stored.events.shards()))
+    table = build_features(replace(stored, events=replace(stored.events, source=counted)), EVERYTHING)
+    assert counted.read == [0, 1, 2, 3]
     alone = [build_features(stored, section_of(key)).frame for key in SECTIONS]
     pd.testing.assert_frame_equal(table.frame, pd.concat(alone, axis=1), check_exact=True)
     described = {spec.name: spec for spec in table.catalogue}

@@ -94,6 +94,10 @@ def by_hand(rows: list[EVENT], decision: tuple[str, datetime], *, name: str, win
         return math.nan
     if aggregate == "outside":
         return sum((low is not None and v < low) or (high is not None and v > high) for v in found) / len(found)
+    if aggregate == "interval":
+        return (numbers[-1][0] - numbers[0][0]) / timedelta(days=1)
+    if aggregate in ("change", "change_per_day", "relative_change"):
+        return _change(numbers, aggregate)
     if aggregate == "std":
         return statistics.stdev(map(Fraction, found)) if len(found) > 1 else math.nan
     if aggregate == "slope":
@@ -102,6 +106,17 @@ def by_hand(rows: list[EVENT], decision: tuple[str, datetime], *, name: str, win
         )
     simple: dict[str, Any] = {"last": found[-1], "first": found[0], "min": min(found), "max": max(found)}
     return float(statistics.mean(map(Fraction, found)) if aggregate == "mean" else simple[aggregate])
+
+
+def _change(numbers: list[tuple[datetime, float]], aggregate: str) -> float:
+    (start, first), (end, last) = numbers[0], numbers[-1]
+    if start == end:
+        return math.nan
+    if aggregate == "change_per_day":
+        return (last - first) / ((end - start) / timedelta(days=1))
+    if aggregate == "relative_change":
+        return (last - first) / first if first > 0 else math.nan
+    return last - first
 
 
 def _slope(days: list[Fraction], found: list[float]) -> float:

@@ -51,7 +51,7 @@ def test_the_documented_command_gives_the_cells_of_duckdb(
     spec = read_spec(repository / "studies" / "ingest" / "demo.yaml")
     ingest(spec, base=tmp_path, store=store, now=datetime(2026, 1, 1, tzinfo=UTC))
     study = shutil.copy(repository / "studies" / "demo.yaml", tmp_path / "study.yaml")
-    assert main(["features", str(study), "--out", str(tmp_path / "duckdb.parquet")]) == 0
+    assert main(["features", str(study), "--out", str(tmp_path / "duckdb.parquet"), "--no-cache"]) == 0
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     untouched = scratch.stat().st_mtime_ns
