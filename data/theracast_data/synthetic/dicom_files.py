@@ -11,6 +11,7 @@ from datetime import datetime
 import numpy as np
 import pydicom.uid as uids
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
 from theracast_data.errors import ImageError
@@ -49,7 +50,9 @@ class Template:
         found = {name: (_places(self._content, value), len(value)) for name, value in fields.items()}
         self._places = {name: place for name, place in found.items() if place[0]}
         if not {"pixels", "subject", "day", "clock"} <= set(self._places):
-            raise ImageError("the template lacks pixels, patient or date: the libraries write them otherwise than expected.")
+            raise ImageError(
+                "the template lacks pixels, patient or date: the libraries write them otherwise than expected."
+            )
 
     def fill(self, values: Mapping[str, bytes]) -> bytes:
         """Return the file with these values, each as long as the one in whose place it comes.
@@ -154,9 +157,7 @@ def structure_set(scanner: Scanner, study: Study, mask: Booleans) -> FileDataset
     frame = study.uid("frame")
     dataset.ReferencedFrameOfReferenceSequence = [_item(FrameOfReferenceUID=frame, RTReferencedStudySequence=[whole])]
     dataset.StructureSetROISequence = [
-        _item(
-            ROINumber=1, ReferencedFrameOfReferenceUID=frame, ROIName=REGION, ROIGenerationAlgorithm="SEMIAUTOMATIC"
-        )
+        _item(ROINumber=1, ReferencedFrameOfReferenceUID=frame, ROIName=REGION, ROIGenerationAlgorithm="SEMIAUTOMATIC")
     ]
     contours = [
         _contour(scanner, study, number, loop) for number in range(len(mask)) for loop in outlines(mask[number])
@@ -176,18 +177,18 @@ def _contour(scanner: Scanner, study: Study, number: int, loop: Corners) -> Data
         for row, column in loop
         for part in (x + dx * (column - 0.5), y + dy * (row - 0.5), z)
     ]
-    return _item(
+    item = _item(
         ContourImageSequence=[_reference(study, number)],
         ContourGeometricType="CLOSED_PLANAR",
         NumberOfContourPoints=len(loop),
-        ContourData=points,
     )
+    # As text, as it is written: a decimal string of pydicom for each coordinate takes longer than all else.
+    item.add(DataElement("ContourData", "DS", points, already_converted=True))
+    return item
 
 
 def _reference(study: Study, number: int) -> Dataset:
-    return _item(
-        ReferencedSOPClassUID=uids.CTImageStorage, ReferencedSOPInstanceUID=study.uid("slice", number)
-    )
+    return _item(ReferencedSOPClassUID=uids.CTImageStorage, ReferencedSOPInstanceUID=study.uid("slice", number))
 
 
 def outlines(plane: Booleans) -> list[Corners]:

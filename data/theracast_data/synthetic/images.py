@@ -103,8 +103,8 @@ def _of_patient(
         (day, float(max(share, _RESIDUAL) ** 3 * np.exp(_DEPTH * rng.standard_normal())))
         for day, share in scans(outcomes)[:1]
     ]
-    span = np.array(scanner.spacing_mm)
-    radii = [shape.radius(scanner, span * rng.uniform(-1.5, 1.5, size=3)) for _ in visits]
+    span = np.array(scanner.spacing_mm) * (0.5, 1.5, 1.5)  # how far the lesion lies from the middle, at most
+    radii = [shape.radius(scanner, span * rng.uniform(-1, 1, size=3)) for _ in visits]
     room = min(most_voxels(radius) * scanner.voxel_ml for radius in radii)
     share = min(1.0, room / (volume_ml * max(left for _, left in visits)))
     for timepoint, ((day, left), radius) in enumerate(zip(visits, radii, strict=True)):

@@ -50,10 +50,10 @@ class Scanner:
 
 SCANNERS = {
     "Northfield": Scanner(
-        "Synthetic Imaging", "Aurora 64", "STANDARD", (16, 44, 44), (5.0, 3.0, 3.0), 1.0, 0.0, 7.0, 1.2
+        "Synthetic Imaging", "Aurora 64", "STANDARD", (12, 44, 44), (6.0, 3.0, 3.0), 1.0, 0.0, 7.0, 1.2
     ),
-    "Harbour": Scanner("Phantom Medical", "Tide 128", "B40f", (20, 44, 44), (4.0, 2.9, 2.9), 1.18, 14.0, 12.0, 0.9),
-    "Lakeside": Scanner("Imaginary Health", "Fjord CT", "SOFT", (13, 44, 44), (6.0, 3.1, 3.1), 1.06, 5.0, 9.0, 1.4),
+    "Harbour": Scanner("Phantom Medical", "Tide 128", "B40f", (14, 44, 44), (5.0, 2.9, 2.9), 1.18, 14.0, 12.0, 0.9),
+    "Lakeside": Scanner("Imaginary Health", "Fjord CT", "SOFT", (10, 44, 44), (7.0, 3.1, 3.1), 1.06, 5.0, 9.0, 1.4),
 }
 
 
@@ -72,18 +72,13 @@ class Shape:
 
     def radius(self, scanner: Scanner, centre_mm: Floats) -> Floats:
         """Return, for each voxel, the size from which on the lesion covers it; the region is all below a number."""
-        grid = np.indices(scanner.shape, dtype=np.float64)
         half = (np.array(scanner.shape, dtype=np.float64) - 1) / 2
-        steps = (grid - half[:, None, None, None]) * np.array(scanner.spacing_mm)[:, None, None, None]
-        steps -= centre_mm[:, None, None, None]
-        own = np.einsum("ij,jzyx->izyx", self.axes, steps)
+        steps = np.indices(scanner.shape).reshape(3, -1) - half[:, None]
+        own = self.axes @ (steps * np.array(scanner.spacing_mm)[:, None] - centre_mm[:, None])
         length = np.sqrt((own**2).sum(axis=0))
-        unit = own / np.maximum(length, 1e-9)
-        surface = 1.0 + _WAVE_SHARE * sum(
-            np.cos(np.tensordot(wave, unit, axes=1) + phase)
-            for wave, phase in zip(self.waves, self.phases, strict=True)
-        )
-        return np.asarray(length / surface, dtype=np.float64)
+        angles = self.waves @ (own / np.maximum(length, 1e-9)) + self.phases[:, None]
+        surface = 1.0 + _WAVE_SHARE * np.cos(angles).sum(axis=0)
+        return np.asarray((length / surface).reshape(scanner.shape), dtype=np.float64)
 
 
 def draw_shape(rng: np.random.Generator) -> Shape:
@@ -92,7 +87,7 @@ def draw_shape(rng: np.random.Generator) -> Shape:
     cos, sin = np.cos(turn), np.sin(turn)
     in_plane = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     tilted = np.array([[np.cos(tilt), -np.sin(tilt), 0], [np.sin(tilt), np.cos(tilt), 0], [0, 0, 1]])
-    semi_axes = np.array([rng.uniform(0.6, 0.8), rng.uniform(0.8, 1.0), 1.0])
+    semi_axes = np.array([rng.uniform(0.5, 0.7), rng.uniform(0.8, 1.0), 1.0])
     waves = rng.standard_normal((_WAVES, 3)) * 2.2
     return Shape((in_plane @ tilted) / semi_axes[:, None], waves, rng.uniform(0, 2 * np.pi, _WAVES))
 

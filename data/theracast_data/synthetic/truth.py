@@ -61,7 +61,7 @@ DRIVERS = (
     Driver("fatigue", -0.20, ("fatigue",), log=False, centre=38, spread=22),
     Driver("daily_steps", 0.20, ("daily_steps",), log=True, centre=float(np.log(4200)), spread=0.55),
 )
-IMAGE_DRIVERS = (Driver("heterogeneity", -0.75, ("heterogeneity",), log=False, centre=0.0, spread=1.0),)
+IMAGE_DRIVERS = (Driver("heterogeneity", -0.9, ("heterogeneity",), log=False, centre=0.0, spread=1.0),)
 """What no table holds: how uneven a tumour is inside, which only its images show."""
 LEVEL_EFFECTS = {
     "cancer_type": {"NSCLC": 0.0, "Melanoma": 0.35, "Renal": 0.2, "Bladder": -0.1, "Head & Neck": -0.35},
