@@ -96,7 +96,7 @@ class Study:
         return {f"slice-{number}": self.uid("slice", number).encode() for number in range(count)}
 
 
-PROTOTYPE = Study(_SUBJECT, datetime(1901, 2, 3, 23, 59, 58, 123000))
+PROTOTYPE = Study(_SUBJECT, datetime(1901, 2, 3, 23, 59, 58, 123000))  # noqa: DTZ001 local, as in DICOM
 
 
 def prototype_template(dataset: Dataset, pixels: bytes) -> Template:
@@ -298,9 +298,9 @@ def _settled(dataset: Dataset, study: Study) -> Dataset:
 def _blank(kind: str, instance: str, study: Study) -> FileDataset:
     """Return a data set with file meta, patient and study; no more of a patient than the identifier."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, instance
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = uids.UID(kind), uids.UID(instance)
     meta.TransferSyntaxUID = uids.ExplicitVRLittleEndian
-    meta.ImplementationClassUID = uid("theracast synthetic images")
+    meta.ImplementationClassUID = uids.UID(uid("theracast synthetic images"))
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = kind, instance
     dataset.PatientID, dataset.PatientName = study.subject_id, f"Synthetic^{study.subject_id}"

@@ -115,7 +115,7 @@ def ct_image(
     amplitude = np.exp(_AMPLITUDE_GROWS * heterogeneity + _AMPLITUDE_VARIES * rng.standard_normal())
     lesion = LESION_HU + _AMPLITUDE_HU * amplitude * _field(scanner, _LENGTH_MM * length, rng)
     organ = ORGAN_HU + 5.0 * _field(scanner, 9.0, rng) + 55.0 * _vessels(scanner, rng)
-    z, y, x = np.indices(scanner.shape)
+    _, y, x = np.indices(scanner.shape)
     middle = (np.array(scanner.shape) - 1) / 2
     from_middle = np.hypot((y - middle[1]) / 1.28, (x - middle[2]) / 1.36) / middle[1]
     body = np.clip((1 - from_middle) * middle[1] + 0.5, 0, 1)
