@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 its usual name
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -91,10 +91,8 @@ def test_simpleitk_sees_the_same_geometry(manifest: ImageManifest, hospital: str
     """Size, spacing, origin, direction and voxels."""
     row = of_hospital(manifest, hospital)
     volume = read_series(row.path, series_uid=row.series_uid)
-    if row.n_files > 1:
-        image = sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(row.path))
-    else:
-        image = sitk.ReadImage(row.path)
+    files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(row.path) if row.n_files > 1 else row.path
+    image = sitk.ReadImage(files)
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

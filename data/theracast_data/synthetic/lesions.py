@@ -25,6 +25,8 @@ _WAVES, _WAVE_SHARE = 6, 0.055
 class Scanner:
     """A scanner, its grid, and what it does to a Hounsfield unit: times `gain`, plus `offset_hu`, and noise.
 
+    In hospitals the gain is that of contrast medium and tube voltage.
+
     Attributes:
         shape: (n_slices, n_rows, n_columns).
         spacing_mm: (z, y, x); slices are as thick as they lie apart.
@@ -50,10 +52,10 @@ class Scanner:
 
 SCANNERS = {
     "Northfield": Scanner(
-        "Synthetic Imaging", "Aurora 64", "STANDARD", (12, 44, 44), (6.0, 3.0, 3.0), 1.0, 0.0, 7.0, 1.2
+        "Synthetic Imaging", "Aurora 64", "STANDARD", (12, 44, 44), (6.0, 3.0, 3.0), 0.9, -4.0, 7.0, 1.4
     ),
-    "Harbour": Scanner("Phantom Medical", "Tide 128", "B40f", (14, 44, 44), (5.0, 2.9, 2.9), 1.18, 14.0, 12.0, 0.9),
-    "Lakeside": Scanner("Imaginary Health", "Fjord CT", "SOFT", (10, 44, 44), (7.0, 3.1, 3.1), 1.06, 5.0, 9.0, 1.4),
+    "Harbour": Scanner("Phantom Medical", "Tide 128", "B40f", (14, 44, 44), (5.0, 2.9, 2.9), 1.3, 14.0, 15.0, 0.7),
+    "Lakeside": Scanner("Imaginary Health", "Fjord CT", "SOFT", (10, 44, 44), (7.0, 3.1, 3.1), 1.03, 2.0, 9.0, 1.2),
 }
 
 
