@@ -117,6 +117,7 @@ def test_a_logistic_regression_finds_the_drivers(large: Truth) -> None:
     known = large.outcomes["response"].notna().to_numpy()
     complete, site = large.complete, large.decisions["site"]
     drivers = {driver.name: driver.standardised(complete) for driver in large.drivers}
+    drivers |= {driver.name: driver.standardised(large.latent) for driver in large.image_drivers}
     noise = {
         name: (complete[name] - complete[name].mean()) / complete[name].std()
         for name in large.noise
@@ -126,7 +127,7 @@ def test_a_logistic_regression_finds_the_drivers(large: Truth) -> None:
     design = pd.DataFrame({**drivers, **noise, **types, "shift": (site == "Lakeside").astype(float)})
     fit = LogisticRegression(C=np.inf, max_iter=500).fit(design[known], large.outcomes["response"][known])
     found = pd.Series(fit.coef_[0], index=design.columns)
-    true = pd.Series({driver.name: driver.coefficient for driver in large.drivers})
+    true = pd.Series({driver.name: driver.coefficient for driver in (*large.drivers, *large.image_drivers)})
     np.testing.assert_allclose(found[true.index], true, atol=0.13)
     assert found[list(noise)].abs().max() < true.abs().min()
     assert found[true.index].abs().idxmax() == true.abs().idxmax()
@@ -158,6 +159,22 @@ def test_the_best_possible_auc_is_the_mean_over_responses_drawn_again(truth: Tru
     assert truth.bayes_auc["Lakeside"] == pytest.approx(np.mean(drawn), abs=0.005)
     assert expected_auc(np.array([0.0, 1.0])) == 1
     assert 0.75 < truth.bayes_auc["development"] < 0.88
+
+
+def test_what_the_tables_do_not_tell(large: Truth) -> None:
+    """The latent is in no table and goes along with nothing in one; without it the best possible AUC is lower by as much as
+    when it is averaged out over many draws."""
+    assert not set(large.latent) & {*large.complete, *large.decisions}
+    numbers = large.complete.select_dtypes("number")
+    assert numbers.corrwith(large.latent["heterogeneity"]).abs().max() < 4 / np.sqrt(len(numbers))
+    [driver] = large.image_drivers
+    without = large.log_odds - driver.coefficient * driver.standardised(large.latent)
+    drawn = np.random.default_rng(1).standard_normal((len(without), 4000))
+    mean = (1 / (1 + np.exp(-(without[:, None] + driver.coefficient * drawn)))).mean(axis=1)
+    for name, auc in large.bayes_auc_tables.items():
+        here = large.decisions["site"].isin(DEVELOPMENT if name == "development" else [name]).to_numpy()
+        assert auc == pytest.approx(expected_auc(mean[here]), abs=0.001)
+        assert auc < large.bayes_auc[name] - 0.03
 
 
 def test_the_study_names_what_the_generator_makes(truth: Truth, study: Study) -> None:

@@ -52,6 +52,32 @@ def test_it_ends_with_its_outputs_and_the_faults_of_the_export(demo: tuple[Path,
         assert str(folder / name) in told or name == "new_patients.json"
     assert told.count("not understood: 1 x") == len(REFUSALS)
     assert "0 errors, 0 warnings" in told
+    assert "images measured" in told
+    assert "not measured" not in told
+
+
+def test_the_images_add_to_laboratory_clinic_and_genes(demo: tuple[Path, str]) -> None:
+    """The texture of the CT speaks, in the true direction, and the report shows imaging alone and beside the rest."""
+    folder, _ = demo
+    report = (folder / "study_report.html").read_text(encoding="utf-8")
+    assert "What each modality adds" in report
+    asked = json.loads((folder / "new_patients.json").read_text(encoding="utf-8"))
+    texture = next(one for row in asked for one in row["events"] if one["code"].endswith("cm_joint_entr_3D_comb"))
+    [row] = [row for row in asked if texture in row["events"]]
+    (folder / "smooth.json").write_text(json.dumps([_with_texture(row, texture["code"], 0.5)]), encoding="utf-8")
+    (folder / "uneven.json").write_text(json.dumps([_with_texture(row, texture["code"], 1.5)]), encoding="utf-8")
+    [smooth], [uneven] = (scored(folder, folder / f"{name}.json").values() for name in ("smooth", "uneven"))
+    assert smooth["probability"] > uneven["probability"]
+
+
+def _with_texture(row: dict[str, Any], code: str, times: float) -> dict[str, Any]:
+    """The patient's row with another measurement of one code."""
+    return row | {
+        "events": [
+            one | {"numeric_value": one["numeric_value"] * times} if one["code"] == code else one
+            for one in row["events"]
+        ]
+    }
 
 
 def test_the_model_comes_close_to_the_best_possible(demo: tuple[Path, str], truth: Truth) -> None:
@@ -84,7 +110,7 @@ def test_new_patients_are_asked_with_what_was_known(demo: tuple[Path, str], tmp_
 def test_a_fhir_bundle_of_the_patient_is_scored_as_its_events_are(
     demo: tuple[Path, str], truth: Truth, tmp_path: Path
 ) -> None:
-    """Up to the first dose; laboratory and wearables are in no bundle and are told missing."""
+    """Up to the first dose; laboratory, wearables and images are in no bundle and are told missing."""
     folder, _ = demo
     row = truth.decisions.index[truth.decisions["site"] == "Lakeside"][1]
     records = [part.iloc[row].to_dict() for part in (truth.decisions, truth.values, truth.outcomes)]
@@ -97,7 +123,7 @@ def test_a_fhir_bundle_of_the_patient_is_scored_as_its_events_are(
     assert answer["subject_id"] == records[0]["subject_id"]
     asked = json.loads((folder / "new_patients.json").read_text(encoding="utf-8"))
     [own] = [one for one in asked if one["subject_id"] == answer["subject_id"]]
-    own["events"] = [one for one in own["events"] if not one["code"].startswith(("demo_lab", "wearable"))]
+    own["events"] = [one for one in own["events"] if not one["code"].startswith(("demo_lab", "wearable", "IMAGE"))]
     (tmp_path / "rows.json").write_text(json.dumps([own]), encoding="utf-8")
     [expected] = scored(folder, tmp_path / "rows.json").values()
     assert answer["probability"] == pytest.approx(expected["probability"], abs=1e-6)

@@ -19,17 +19,20 @@ NEW_PATIENTS = 12
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Make a synthetic cohort and run ingest, check, train, verify, alias, score and report on it."""
+    """Make a synthetic cohort and run ingest, images extract, check, train, verify, alias, score and report on it."""
     from theracast.main import main
-    from theracast_data.synthetic import export, generate
+    from theracast_data.synthetic import export, generate, write_images
 
     folder: Path = options.to.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["THERACAST_HOME"] = str(folder / "state")
     os.environ["THERACAST_DATA"] = str(folder / "data")
     study, sources, store = folder / "study.yaml", folder / "ingest.yaml", folder / "data" / "store"
-    tell(f"1/8 synthetic patients at three sites, as hospitals export them: {folder / 'data' / 'export'}")
-    export(generate(folder / "data"), folder / "data" / "export")
+    images = folder / "data" / "images"
+    tell(f"1/9 synthetic patients at three sites, as hospitals export them: {folder / 'data' / 'export'}, {images}")
+    truth = generate(folder / "data")
+    export(truth, folder / "data" / "export")
+    write_images(truth, images)
     for path, name in ((study, "demo.yaml"), (sources, "ingest/demo.yaml")):
         path.write_text(_packaged_text(name), encoding="utf-8")
     if (store / "manifest.json").exists():
@@ -40,17 +43,18 @@ def demo(options: argparse.Namespace) -> int:
         if main([str(argument) for argument in arguments]) != 0:
             raise TheracastError(f"demo: `theracast {arguments[0]}` did not succeed; its message stands above.")
 
-    run("2/8 dated events, and what was not understood", "ingest", sources, "--to", store)
-    run("3/8 audit", "check", study, "--html", folder / "audit.html", "--overwrite")
-    run("4/8 tune, validate, register", "train", study, "--report", folder / "study_report.html", "--overwrite")
+    run("2/9 dated events, and what was not understood", "ingest", sources, "--to", store)
+    run("3/9 measurements of the CTs as events", "images", "extract", study, images, "--to", store)
+    run("4/9 audit", "check", study, "--html", folder / "audit.html", "--overwrite")
+    run("5/9 tune, validate, register", "train", study, "--report", folder / "study_report.html", "--overwrite")
     name = _study_name(study)
-    run("5/8 every road gives the same answer", "verify", f"models:/{name}@challenger")
-    run("6/8 gates, then champion", "models", "alias", name, _newest(name), "champion")
+    run("6/9 every road gives the same answer", "verify", f"models:/{name}@challenger")
+    run("7/9 gates, then champion", "models", "alias", name, _newest(name), "champion")
     patients, first = _new_patients(study, folder)
     champion = f"models:/{name}@champion"
-    run("7/8 score", "score", champion, patients, "--out", folder / "scores.csv", "--overwrite")
+    run("8/9 score", "score", champion, patients, "--out", folder / "scores.csv", "--overwrite")
     sheet = ("--patient", first, "--out", folder / "board_sheet.html", "--overwrite")
-    run("8/8 board sheet", "report", champion, patients, *sheet)
+    run("9/9 board sheet", "report", champion, patients, *sheet)
     print(_outputs(folder, name))
     return 0
 

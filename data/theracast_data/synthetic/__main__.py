@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from theracast_data.synthetic import export, generate
+from theracast_data.synthetic import export, generate, write_images
 
 
 def main() -> None:
@@ -17,10 +17,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--faults", action="store_true", help="also plant faults for the audit to find")
     parser.add_argument("--export", action="store_true", help="also write the cohort as its hospitals export it")
+    parser.add_argument("--images", action="store_true", help="also write their CTs as DICOM")
     chosen = parser.parse_args()
     truth = generate(chosen.folder, patients=chosen.patients, seed=chosen.seed, faults=chosen.faults)
     if chosen.export:
         export(truth, chosen.folder / "export", seed=chosen.seed)
+    if chosen.images:
+        write_images(truth, chosen.folder / "images", seed=chosen.seed)
     sys.stderr.write(f"{len(truth.decisions)} synthetic patients at {truth.decisions['site'].nunique()} sites: ")
     sys.stderr.write(f"{chosen.folder}\n")
 

@@ -32,13 +32,16 @@ _SYSTEMS = {
 }
 _UCUM = "http://unitsofmeasure.org"
 
+SCAN_DAYS = -8
+"""Day of the scan before the decision."""
+
 # Value of the cohort: code, unit, mCODE profile, days before the decision.
 _QUANTITIES: dict[str, tuple[str, str, str | None, int]] = {
     "bmi": ("LOINC//39156-5", "kg/m2", None, 3),
     "tmb": ("LOINC//94076-7", "{mutations}/Mb", "tumor-marker-test", 12),
     "pdl1_tps": ("LOINC//83053-9", "%", "tumor-marker-test", 14),
-    "tumour_volume": ("local//tumour-volume", "mL", None, 8),
-    "sum_of_diameters": ("local//sum-of-diameters", "mm", None, 8),
+    "tumour_volume": ("local//tumour-volume", "mL", None, -SCAN_DAYS),
+    "sum_of_diameters": ("local//sum-of-diameters", "mm", None, -SCAN_DAYS),
 }
 _CODED: dict[str, tuple[str, str | None, int, dict[Any, str]]] = {
     "stage": (
@@ -77,9 +80,10 @@ _CYCLE_DAYS, _MOST_CYCLES = 21, 4
 # mCODE's value set for disease status, as the words of RECIST.
 _STATUS = {"CR": "260415000", "PR": "268910001", "SD": "359746009", "PD": "271299001", "NE": "709137006"}
 _FIRST_SCAN_DAYS, _SECOND_FORM_DAYS = 63, 42
-# What becomes of the lesions, as a share of what they were.
-_SHRUNK = {"CR": 0.0, "PR": 0.5, "SD": 0.95}
-_GROWN = 1.3
+# What becomes of the diameters, as a share of what they were; a volume goes with their third power.
+_SHRUNK = {"CR": 0.0, "PR": 0.6, "SD": 0.95}
+_GROWN = 1.25
+_POWERS = {"sum_of_diameters": 1, "tumour_volume": 3}
 _SCALES = {"fatigue": "FA", "quality_of_life": "QL2"}
 
 
@@ -162,22 +166,42 @@ def _follow_up(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:
     """Yield the best response and the lesions at the first scan, progression with them, and the last contact."""
     until, best = days_of(outcomes["pfs_months"]), outcomes["recist"]
     if best != "PD":
-        days = _FIRST_SCAN_DAYS if until > _FIRST_SCAN_DAYS else max(until - 3, 1)
-        yield _status_on(decision, "response", days, _STATUS[best])
-        if best in _SHRUNK:
-            yield from _lesions(decision, values, days, _SHRUNK[best])
-    died = outcomes["os_event"] == 1 and outcomes["os_months"] <= outcomes["pfs_months"]
-    if outcomes["pfs_event"] == 1 and not died:
+        yield _status_on(decision, "response", _first_assessment(until), _STATUS[best])
+    if progressed(outcomes):
         # Who could not be evaluated has no scan: the progression is the clinician's word.
         code = "local//clinical-progression" if best == "NE" else "LOINC//97509-4"
         yield _status_on(decision, "progression", until, _STATUS["PD"], code=code)
-        if best != "NE":
-            yield from _lesions(decision, values, until, _GROWN)
+    for days, share in scans(outcomes):
+        yield from _lesions(decision, values, days, share)
     if outcomes["os_event"] == 0:
         yield _observation(decision, "last-contact", "local//last-contact", None) | {
             "effectiveDateTime": _day(decision, days_of(outcomes["os_months"])).isoformat(),
             "valueCodeableConcept": _concept("local//alive"),
         }
+
+
+def scans(outcomes: Any) -> list[tuple[int, float]]:
+    """Return day after the decision and share of the baseline's diameters of each scan that a patient has after it.
+
+    The report comes a day after the scan and the status two, and nobody is scanned after the last contact.
+    """
+    until, best = days_of(outcomes["pfs_months"]), outcomes["recist"]
+    found = []
+    if best in _SHRUNK:
+        found.append((_first_assessment(until) - 2, _SHRUNK[best]))
+    if progressed(outcomes) and best != "NE":
+        found.append((until - 2, _GROWN))
+    return found
+
+
+def progressed(outcomes: Any) -> bool:
+    """Return whether progression was seen while the patient lived."""
+    died = outcomes["os_event"] == 1 and outcomes["os_months"] <= outcomes["pfs_months"]
+    return bool(outcomes["pfs_event"] == 1 and not died)
+
+
+def _first_assessment(until: int) -> int:
+    return _FIRST_SCAN_DAYS if until > _FIRST_SCAN_DAYS else max(until - 3, 1)
 
 
 def _status_on(decision: Any, name: str, days: int, status: str, *, code: str = "LOINC//97509-4") -> Resource:
@@ -189,10 +213,9 @@ def _status_on(decision: Any, name: str, days: int, status: str, *, code: str = 
 
 
 def _lesions(decision: Any, values: Any, days: int, share: float) -> Iterator[Resource]:
-    # The report comes a day after the scan, and nobody is scanned after the last contact.
-    for name in ("tumour_volume", "sum_of_diameters"):
+    for name, power in _POWERS.items():
         if not np.isnan(values[name]):
-            yield _measured(decision, name, round(values[name] * share, 1), days=days - 2)
+            yield _measured(decision, name, round(values[name] * share**power, 1), days=days)
 
 
 def administrations(decision: Any, values: Any, outcomes: Any) -> Iterator[Resource]:

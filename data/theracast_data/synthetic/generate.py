@@ -12,10 +12,11 @@ from theracast_data.errors import CohortError
 from theracast_data.synthetic.faults import FAULTS, plant_faults
 from theracast_data.synthetic.files import write_files
 from theracast_data.synthetic.outcomes import draw_outcomes
-from theracast_data.synthetic.patients import draw_patients, hide_values
+from theracast_data.synthetic.patients import draw_latent, draw_patients, hide_values
 from theracast_data.synthetic.truth import (
     DEVELOPMENT,
     DRIVERS,
+    IMAGE_DRIVERS,
     INTERCEPT,
     LEVEL_EFFECTS,
     NOISE,
@@ -24,6 +25,7 @@ from theracast_data.synthetic.truth import (
     SITES,
     Truth,
     expected_auc,
+    probability_without_images,
     true_log_odds,
 )
 
@@ -54,7 +56,9 @@ def generate(folder: Path, *, patients: int = 600, seed: int = 7, faults: bool =
     decisions = _decisions(patients, rng)
     complete = draw_patients(decisions["site"], rng)
     decisions["treatment"] = complete["regimen"]
-    log_odds = true_log_odds(complete, decisions["site"])
+    # Of its own generator, so that the tables are those of a cohort without images.
+    latent = draw_latent(patients, np.random.default_rng([seed, 1]))
+    log_odds = true_log_odds(complete, latent, decisions["site"])
     probability = 1 / (1 + np.exp(-log_odds))
     outcomes = draw_outcomes(probability, decisions["index_time"], rng)
     values = hide_values(complete, decisions["site"], rng)
@@ -65,15 +69,18 @@ def generate(folder: Path, *, patients: int = 600, seed: int = 7, faults: bool =
         decisions=decisions,
         complete=complete,
         values=values,
+        latent=latent,
         outcomes=outcomes,
         log_odds=log_odds,
         intercept=INTERCEPT,
         drivers=DRIVERS,
+        image_drivers=IMAGE_DRIVERS,
         level_effects=LEVEL_EFFECTS,
         noise=NOISE,
         proxies=PROXIES,
         shift=dict(SHIFT),
         bayes_auc=_bayes_auc(decisions["site"], probability),
+        bayes_auc_tables=_bayes_auc(decisions["site"], probability_without_images(log_odds, latent)),
         faults=FAULTS if faults else (),
     )
 

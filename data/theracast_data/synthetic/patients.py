@@ -93,6 +93,11 @@ def draw_patients(site: pd.Series, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def draw_latent(count: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Return what only images show of n patients: `heterogeneity` of the tumour, standard normal."""
+    return pd.DataFrame({"heterogeneity": rng.standard_normal(count)})
+
+
 def hide_values(complete: pd.DataFrame, site: pd.Series, rng: np.random.Generator) -> pd.DataFrame:
     """Return the values as they were measured: whole modalities, PD-L1 stains and single laboratory values missing."""
     values = complete.copy()

@@ -61,6 +61,8 @@ DRIVERS = (
     Driver("fatigue", -0.20, ("fatigue",), log=False, centre=38, spread=22),
     Driver("daily_steps", 0.20, ("daily_steps",), log=True, centre=float(np.log(4200)), spread=0.55),
 )
+IMAGE_DRIVERS = (Driver("heterogeneity", -0.9, ("heterogeneity",), log=False, centre=0.0, spread=1.0),)
+"""What no table holds: how uneven a tumour is inside, which only its images show."""
 LEVEL_EFFECTS = {
     "cancer_type": {"NSCLC": 0.0, "Melanoma": 0.35, "Renal": 0.2, "Bladder": -0.1, "Head & Neck": -0.35},
 }
@@ -86,16 +88,20 @@ class Truth:
         decisions: `subject_id`, `site`, `index_time`, `treatment`.
         complete: every value by its name inside Theracast, in the study's units, before anything went missing.
         values: the same as the files hold it; missing is NaN.
+        latent: `heterogeneity`, which acts on the outcome, is in no table, and can be measured in images only; in standard
+            deviations, and independent of everything in the tables.
         outcomes: `recist` (CR, PR, SD, PD, NE), `response` (0/1, NaN for NE), `pfs_months`, `pfs_event`, `os_months`,
             `os_event`.
         log_odds: (n,) of response, the site's shift included.
         intercept: log-odds at the population's mean.
-        drivers: what matters, per standard deviation, the strongest not necessarily first.
+        drivers: what matters in the tables, per standard deviation, the strongest not necessarily first.
+        image_drivers: what matters of `latent`.
         level_effects: log-odds by category.
         noise: columns without any effect.
         proxies: columns without an effect of their own that go along with drivers.
         shift: log-odds added at each site.
         bayes_auc: AUC of the true probabilities, expected over responses, by site and for `development`.
+        bayes_auc_tables: the same of the best that can be known without images.
         faults: what was planted.
     """
 
@@ -103,26 +109,44 @@ class Truth:
     decisions: pd.DataFrame
     complete: pd.DataFrame
     values: pd.DataFrame
+    latent: pd.DataFrame
     outcomes: pd.DataFrame
     log_odds: Floats
     intercept: float
     drivers: tuple[Driver, ...]
+    image_drivers: tuple[Driver, ...]
     level_effects: dict[str, dict[str, float]]
     noise: tuple[str, ...]
     proxies: tuple[str, ...]
     shift: dict[str, float]
     bayes_auc: dict[str, float]
+    bayes_auc_tables: dict[str, float]
     faults: tuple[PlantedFault, ...] = ()
 
 
-def true_log_odds(complete: pd.DataFrame, site: pd.Series) -> Floats:
+def true_log_odds(complete: pd.DataFrame, latent: pd.DataFrame, site: pd.Series) -> Floats:
     """Return (n,) log-odds of response."""
     total = INTERCEPT + site.map(SHIFT).to_numpy(dtype=np.float64)
-    for driver in DRIVERS:
-        total = total + driver.coefficient * driver.standardised(complete)
+    for drivers, values in ((DRIVERS, complete), (IMAGE_DRIVERS, latent)):
+        for driver in drivers:
+            total = total + driver.coefficient * driver.standardised(values)
     for name, effects in LEVEL_EFFECTS.items():
         total = total + complete[name].map(effects).to_numpy(dtype=np.float64)
     return np.asarray(total, dtype=np.float64)
+
+
+def probability_without_images(log_odds: Floats, latent: pd.DataFrame) -> Floats:
+    """Return (n,) the mean probability over what the images would show, which is standard normal, given all else.
+
+    By Gauss-Hermite quadrature; the error is below 1e-6.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    seen = log_odds.copy()
+    for driver in IMAGE_DRIVERS:
+        seen -= driver.coefficient * driver.standardised(latent)
+    spread = float(np.sqrt(sum(driver.coefficient**2 for driver in IMAGE_DRIVERS)))
+    chances = 1 / (1 + np.exp(-(seen[:, None] + spread * nodes)))
+    return np.asarray(chances @ (weights / weights.sum()), dtype=np.float64)
 
 
 def expected_auc(probability: Floats) -> float:
