@@ -104,6 +104,7 @@ def test_the_road(place: Any, write_scan: Write) -> None:
         "features", "explain", "image.ct.habitat_2_ml.last.all", "--study", "parts.yaml", "--patient", "P3"
     ).stdout
     assert "habitat 2 (suv about 8" in told
+    assert "habitats of suv, hu fitted on 36 development patients" in told
     assert str(wide.loc["P3", "image.ct.habitat_2_ml.last.all"])[:5] in told
 
     trained = place.json("train", "parts.yaml")

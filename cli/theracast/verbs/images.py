@@ -112,8 +112,8 @@ def habitats(options: argparse.Namespace) -> int:
     write_text(options.out, text, overwrite=options.overwrite)
     for fault in found.faults:
         tell(f"left out: {fault}")
-    for subject, notes in found.notes.items():
-        tell("; ".join((f"patient {subject}", *notes)))
+    for note, count in found.notes.most_common():
+        tell(f"{count} x {note}")
     tell(
         f"wrote {options.out}: {found.habitats.count} habitats from {found.habitats.patients} patients; {found.others} with "
         "images do not develop the model and were left out"

@@ -77,6 +77,9 @@ class ImageBuilder:
         )
         last = "missing where the last scan has no such measurement"
         of_the_last = name.rsplit(".", 2)[1] in _OF_THE_LAST
+        fitted = self.section.fitted_habitats if name.split(".")[2].startswith("habitat_") else None
+        if fitted is not None:
+            measured += f"; habitats of {', '.join(fitted.maps)} fitted on {fitted.patients} development patients"
         return (measured, *self._aggregates.steps(name), *((last,) if of_the_last else ()))
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:

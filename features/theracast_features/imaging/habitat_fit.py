@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +30,13 @@ class FittedFolder:
         habitats: what was learnt.
         others: patients with such an image who do not develop the model; nothing of them was read.
         faults: development images that could not be read, and why.
-        notes: what was done to the images that were, by patient.
+        notes: what was done to the images that were, with how often.
     """
 
     habitats: Habitats
     others: int
     faults: tuple[str, ...]
-    notes: Mapping[str, tuple[str, ...]]
+    notes: Counter[str]
 
 
 def fit_image_habitats(
@@ -56,8 +57,8 @@ def fit_image_habitats(
     for task in sorted(tasks, key=_age):
         of_patient.setdefault(task.row.subject_id, []).append(task)
     voxels: list[NDArray[np.float64]] = []
-    notes: dict[str, tuple[str, ...]] = {}
-    for subject, own in sorted(of_patient.items()):
+    notes: Counter[str] = Counter()
+    for own in of_patient.values():
         for task in own:
             try:
                 maps = maps_of_region(task, *read_image(task))
@@ -66,7 +67,7 @@ def fit_image_habitats(
                 logger.warning("%s", faults[-1])
                 continue
             voxels.append(_drawn(maps.voxels(tuple(section.maps)), section.voxels_per_patient, rng))
-            notes[subject] = maps.notes
+            notes.update(maps.notes)
             break
     others = image_tasks([row for row in rows if row.subject_id not in patients], {name: measures})[0]
     away = len({task.row.subject_id for task in others})

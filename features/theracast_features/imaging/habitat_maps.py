@@ -22,7 +22,7 @@ from theracast_data.dicom.series import load_series
 from theracast_data.errors import ImageError
 from theracast_data.volume import Region, Volume, same_grid
 from theracast_features.imaging.habitat_section import HabitatMap
-from theracast_features.imaging.habitats import assign_habitats, habitat_fractions
+from theracast_features.imaging.habitats import habitat_fractions, habitat_map
 from theracast_features.imaging.registration import RigidRegistration, register_rigid, resample
 from theracast_features.imaging.section import ImageMeasures
 from theracast_features.imaging.tasks import ImageTask
@@ -101,10 +101,8 @@ def measure_habitats(maps: RegionMaps, measures: ImageMeasures) -> dict[str, flo
     if fitted is None:
         return {}
     habitats = fitted.habitats
-    voxels = maps.voxels(habitats.maps)
-    inside = assign_habitats(habitats, voxels)
-    labels = np.zeros(maps.mask.shape, dtype=np.int16)
-    labels[maps.mask] = inside
+    labels = habitat_map(habitats, [maps.values[name] for name in habitats.maps], maps.mask)
+    inside, voxels = labels[maps.mask], maps.voxels(habitats.maps)
     found: dict[str, float] = {}
     for key, value in habitat_fractions(labels, maps.mask, maps.spacing_mm, count=habitats.count).items():
         kind, _, which = key.partition(".")

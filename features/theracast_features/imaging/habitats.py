@@ -241,20 +241,6 @@ def habitat_fractions(labels: Labels, mask: Mask, spacing_mm: Spacing, *, count:
     return found
 
 
-def habitat_change(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Return how `habitat_fractions` changed: later minus earlier, and the volumes also in percent of the earlier.
-
-    A volume that was 0 has no change in percent.
-    """
-    if before.keys() != after.keys():
-        raise ValueError("the two time points have other habitats. Use one fit, and one `count`, for both.")
-    changed = {f"{name}.change": after[name] - before[name] for name in before}
-    for name, size in before.items():
-        if name.startswith("volume_ml."):
-            changed[f"{name}.change_percent"] = 100.0 * (after[name] / size - 1.0) if size > 0 else np.nan
-    return changed
-
-
 def _drawn(
     voxels: Sequence[NDArray[np.floating]], n_maps: int, rules: HabitatSection, rng: np.random.Generator
 ) -> tuple[Floats, int]:
