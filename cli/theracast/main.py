@@ -177,6 +177,7 @@ def _add_scoring_verbs(verb: _AddVerb) -> None:
         metavar="TIME",
         help="when a FHIR bundle is asked about, as 2024-05-31T08:30; else its latest fact",
     )
+    _images(score)
     where = score.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="FILE", help="CSV, Parquet or JSON, by its ending")
     where.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -188,6 +189,7 @@ def _add_scoring_verbs(verb: _AddVerb) -> None:
     report.add_argument("--out", type=Path, required=True, metavar="FILE", help="HTML file")
     report.add_argument("--sheet", metavar="S", help="sheet of an XLSX file")
     report.add_argument("--site", metavar="SITE", help="where the patient is treated")
+    _images(report)
     _overwrite(report)
     verify = verb("verify", "scoring:verify", "replay stored example patients on every road and compare the answers")
     _model(verify)
@@ -196,6 +198,12 @@ def _add_scoring_verbs(verb: _AddVerb) -> None:
     _model(serve)
     serve.add_argument("--port", type=int, default=8000, metavar="N")
     serve.add_argument("--host", default="127.0.0.1", metavar="ADDRESS")
+
+
+def _images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="DICOM of the patients, measured as the model measures"
+    )
 
 
 def _deidentify(deidentify: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +28,9 @@ def score(options: argparse.Namespace) -> int:
     if options.out:
         require_free(options.out, overwrite=options.overwrite)
     model = load_model(options.model)
-    frame = _read(options.file, options.sheet, model, index_time=options.index_time)
+    frame = _with_images(
+        _read(options.file, options.sheet, model, index_time=options.index_time), model, options.images
+    )
     prediction = score_frame(model, frame, site=options.site or options.sheet)
     if options.json:
         print_json(prediction.to_json())
@@ -66,6 +69,19 @@ def _read(path: Path, sheet: str | None, model: ResponseModel, *, index_time: st
     if not isinstance(records, list) or not all(isinstance(row, dict) for row in records):
         raise SchemaError('standard input: send a list of records, or {"rows": [...]}.')
     return pd.DataFrame(records)
+
+
+def _with_images(frame: pd.DataFrame, model: ResponseModel, folder: Path | None) -> pd.DataFrame:
+    """Return the rows with what the model measures in the images of a folder; tell what could not be measured."""
+    if folder is None:
+        return frame
+    from theracast_data.home import home
+    from theracast_serving.pictures import with_images
+
+    joined, faults = with_images(frame, model, folder, jobs=os.cpu_count() or 1, cache=home() / "images")
+    for fault in faults:
+        tell(fault)
+    return joined
 
 
 def _table(prediction: Prediction) -> pd.DataFrame:
@@ -112,7 +128,7 @@ def report(options: argparse.Namespace) -> int:
     require_free(options.out, overwrite=options.overwrite)
     model = load_model(options.model)
     site = options.site or options.sheet
-    frame = _read(options.file, options.sheet, model)
+    frame = _with_images(_read(options.file, options.sheet, model), model, options.images)
     prediction = score_frame(model, frame, site=site)
     places = [place for place, subject in enumerate(prediction.subject_id) if subject == options.patient]
     if len(places) != 1:

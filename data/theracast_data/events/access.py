@@ -122,7 +122,7 @@ def events_of_cells(cells: Sequence[Any]) -> tuple[pa.Table, dict[int, str]]:
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     faults: dict[int, str] = {}
     for row, cell in enumerate(cells):
-        listed = _parsed(cell)
+        listed = listed_events(cell)
         if listed is None or not _are_events(listed):
             faults[row] = "the events are not a list of records that each have a code"
             continue
@@ -230,7 +230,8 @@ def _unknown(cell: Any) -> bool:
     return cell is None or cell is pd.NaT or (isinstance(cell, float) and math.isnan(cell))
 
 
-def _parsed(cell: Any) -> list[Any] | None:
+def listed_events(cell: Any) -> list[Any] | None:
+    """Return the events of a cell, itself a list or the JSON of one; None if it is neither."""
     if _unknown(cell):
         return []
     if isinstance(cell, str):
