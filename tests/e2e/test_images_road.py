@@ -151,6 +151,22 @@ def test_a_request_that_brings_its_scans_gets_the_features_of_the_training(scans
     assert str(wide.loc["P2", "image.ct.volume_ml.last.all"])[:5] in told.stdout
 
 
+def test_a_folder_of_images_is_measured_when_a_patient_is_scored(scans: Any) -> None:
+    place, patients, _ = scans
+    bare = patients.drop(columns="response").head(8)
+    bare.to_csv(place.folder / "bare.csv", index=False)
+    brought = place.json("score", "models:/scans/1", "bare.csv", "--images", "images")
+    given = [_row(place, patients, number) for number in range(8)]
+    (place.folder / "given.json").write_text(json.dumps(given), encoding="utf-8")
+    expected = place.json("score", "models:/scans/1", "given.json")
+    for name in ("probability", "contributions", "missing"):
+        assert [row[name] for row in brought["rows"]] == [row[name] for row in expected["rows"]]
+    without = place.json("score", "models:/scans/1", "bare.csv")
+    assert all(any("image.ct" in name for name in row["missing"]) for row in without["rows"])
+    refused = place.run("score", "models:/scans/1", "bare.csv", "--images", "nowhere", code=1)
+    assert "no such folder" in refused.stderr
+
+
 def test_a_scan_after_the_decision_is_not_seen(scans: Any) -> None:
     place, _, _ = scans
     place.run("features", "scans.yaml", "--out", "future.parquet")
