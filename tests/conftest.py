@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -144,3 +145,88 @@ def running() -> Callable[..., contextlib.AbstractContextManager[Any]]:
 def free_port() -> Callable[[], int]:
     """A function that gives a port on which nothing listens."""
     return _free_port
+
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and the one after the last, along z, y and x."""
+
+
+@pytest.fixture(scope="session")
+def write_scan(repository: Path) -> Callable[..., Path]:
+    """A function that writes one small image series with its regions, boxes of voxels, as DICOM files."""
+    place = importlib.util.spec_from_file_location("small_dicom", repository / "tests/data/dicom/conftest.py")
+    assert place is not None
+    assert place.loader is not None
+    dicom = importlib.util.module_from_spec(place)
+    place.loader.exec_module(dicom)
+
+    def write(
+        folder: Path,
+        *,
+        patient: str = "P1",
+        day: str = "20240110",
+        clock: str | None = "101500",
+        kind: str = "CT",
+        name: str = "scan",
+        regions: dict[str, Box] | None = None,
+        description: str | None = "chest",
+        study: str | None = None,
+        **elements: Any,
+    ) -> Path:
+        """Write into `folder/name` and return it; without `clock` the files say nothing of the time of the day."""
+        series = f"{patient}-{day}-{kind}-{name}"
+        moment = {"StudyDate": day, "SeriesDate": day, "AcquisitionDate": day}
+        told = {"StudyTime": clock, "SeriesTime": clock, "AcquisitionTime": clock}
+        more = {
+            "PatientID": patient,
+            "StudyInstanceUID": dicom.uid(study or f"study-{patient}-{day}"),
+            "FrameOfReferenceUID": dicom.uid(f"frame-{series}"),
+        }
+        more |= {} if description is None else {"SeriesDescription": description}
+        target = folder / name
+        files = dicom.write_series(target / "image", kind=kind, series=series, **(more | moment | told | elements))
+        if clock is None:
+            for file in files:
+                dicom.change_file(file, **dict.fromkeys(told))
+        if regions:
+            _write_regions(dicom, target, files[0], regions, series)
+        return target
+
+    return write
+
+
+def _write_regions(dicom: Any, target: Path, image: Path, regions: dict[str, Box], series: str) -> None:
+    import pydicom
+    from pydicom.dataset import Dataset
+
+    header = pydicom.dcmread(image)
+    spacing = [float(header.PixelSpacing[1]), float(header.PixelSpacing[0]), float(header.SliceThickness)]
+    files = dicom.blank_dataset("RTSTRUCT", f"struct-{series}", series=f"struct-{series}")
+    files.PatientID, files.StudyInstanceUID = header.PatientID, header.StudyInstanceUID
+    observed, study, reference = Dataset(), Dataset(), Dataset()
+    observed.SeriesInstanceUID = header.SeriesInstanceUID
+    study.RTReferencedSeriesSequence = [observed]
+    reference.RTReferencedStudySequence = [study]
+    files.ReferencedFrameOfReferenceSequence = [reference]
+    shown, drawn = [], []
+    for number, (name, (planes, rows, columns)) in enumerate(regions.items(), start=1):
+        region, holder = Dataset(), Dataset()
+        region.ROINumber, region.ROIName = number, name
+        region.ReferencedFrameOfReferenceUID = header.FrameOfReferenceUID
+        holder.ReferencedROINumber, holder.ContourSequence = number, []
+        for plane in range(*planes):
+            corners = [(columns[0], rows[0]), (columns[1], rows[0]), (columns[1], rows[1]), (columns[0], rows[1])]
+            item = Dataset()
+            item.ContourGeometricType, item.NumberOfContourPoints = "CLOSED_PLANAR", 4
+            item.ContourData = [
+                f"{start + step * voxel:.8g}"
+                for column, row in corners
+                for start, step, voxel in zip(
+                    (-10.0, -20.0, 30.0), spacing, (column - 0.5, row - 0.5, plane), strict=True
+                )
+            ]
+            holder.ContourSequence.append(item)
+        shown.append(region)
+        drawn.append(holder)
+    files.StructureSetROISequence, files.ROIContourSequence = shown, drawn
+    files.save_as(target / "regions.dcm", enforce_file_format=True)

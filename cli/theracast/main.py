@@ -79,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data_verbs(verb)
     _add_training_verbs(verb)
     _add_scoring_verbs(verb)
-    images = verbs.add_parser("images", help="images: fetch, series, extract, stability", parents=[common])
+    images = verbs.add_parser("images", help="images: fetch, series, extract, stability, habitats", parents=[common])
     _add_image_verbs(images, common)
     models = verbs.add_parser("models", help="the registry: list, show, alias, rollback", parents=[common])
     _add_registry_verbs(models, common)
@@ -275,6 +275,21 @@ def _add_image_verbs(images: argparse.ArgumentParser, common: argparse.ArgumentP
         "--out", type=Path, required=True, metavar="FILE", help="JSON; name it as `icc` in the study"
     )
     _overwrite(stability)
+    habitats = verb("habitats", "fit habitats on the patients of the development sites, one image each")
+    _study(habitats)
+    habitats.add_argument("folder", type=Path, metavar="FOLDER", help="folder of DICOM files, with folders in it")
+    habitats.add_argument("--images", metavar="NAME", help="kind of image (default: the only one with habitats)")
+    habitats.add_argument(
+        "--patients",
+        type=Path,
+        metavar="FILE",
+        help="only the development patients in this file, one identifier a line",
+    )
+    habitats.add_argument("--seed", type=int, default=7, metavar="N")
+    habitats.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="JSON; name it as `habitats.fitted` in the study"
+    )
+    _overwrite(habitats)
 
 
 def _add_registry_verbs(models: argparse.ArgumentParser, common: argparse.ArgumentParser) -> None:

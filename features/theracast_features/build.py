@@ -17,6 +17,7 @@ from theracast_features.events.genes import GeneBuilder
 from theracast_features.events.growth import GrowthBuilder
 from theracast_features.events.kelim import KelimBuilder
 from theracast_features.events.kinetics import MarkerBuilder
+from theracast_features.events.recist import RecistBuilder
 from theracast_features.events.therapy import TherapyBuilder
 from theracast_features.harmonise import with_scanners
 from theracast_features.naming import nearest_name
@@ -83,6 +84,7 @@ def event_builders(section: FeatureSection, events: CohortEvents) -> list[EventB
     builders += [TherapyBuilder(section.therapy)] if section.therapy else []
     builders += [MarkerBuilder(one, concepts) for one in section.markers]
     builders += [KelimBuilder(section.kelim, concepts)] if section.kelim else []
+    builders += [RecistBuilder(one, concepts) for one in section.recist]
     builders += [GrowthBuilder(one, concepts) for one in section.growth]
     builders += [ComorbidityBuilder(section.comorbidity)] if section.comorbidity else []
     builders += [GeneBuilder(section.genes)] if section.genes else []

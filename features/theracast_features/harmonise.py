@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from theracast_data.cohort import Cohort
 from theracast_data.errors import StudyError
+from theracast_data.sources import ColumnSpec
 from theracast_features.events.builder import asked_decisions, shards_of
 from theracast_features.events.visible import dated, visible_events
 from theracast_features.imaging.section import SCANNER, measure_code
@@ -53,6 +54,12 @@ def with_scanners(table: FeatureTable, cohort: Cohort, section: FeatureSection) 
 
 def _scanners(batch: str, cohort: Cohort, section: FeatureSection) -> NDArray[Any]:
     if batch in cohort.values:
+        meaning = cohort.columns.get(batch)
+        if isinstance(meaning, ColumnSpec) and meaning.resolved_kind == "numeric":
+            raise StudyError(
+                f"features.harmonise: the column {batch!r} is read as a number, so the names of scanners in it are lost. Say "
+                "`kind: categorical` of it, and `role: covariate` if it shall not become a feature."
+            )
         return np.array([None if pd.isna(cell) else str(cell) for cell in cohort.values[batch]], dtype=object)
     name = batch.removeprefix(IMAGES)
     if not batch.startswith(IMAGES) or name not in section.images:

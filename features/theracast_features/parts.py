@@ -205,7 +205,8 @@ def remove_unused(folder: Path, *, now: float) -> int:
     Args:
         now: seconds since 1970.
     """
-    old = [path for path in folder.glob("*.arrow") if now - path.stat().st_mtime > UNUSED_DAYS * 86_400]
+    ours = [*folder.glob("*.arrow"), *folder.glob(".*.draft")]  # a draft is what a killed writer leaves
+    old = [path for path in ours if now - path.stat().st_mtime > UNUSED_DAYS * 86_400]
     for path in old:
         path.unlink(missing_ok=True)
     return len(old)

@@ -13,6 +13,7 @@ from theracast_features.events.genes import GeneSection
 from theracast_features.events.growth import GrowthSection
 from theracast_features.events.kelim import KelimSection
 from theracast_features.events.kinetics import MarkerSection
+from theracast_features.events.recist import RecistSection
 from theracast_features.events.section import EventFeatures
 from theracast_features.events.therapy import TherapySection
 from theracast_features.imaging.section import ImageFeatures
@@ -70,6 +71,7 @@ class HarmoniseSpec(Section):
     )
 
 
+ImageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Derived = Annotated[RatioSpec | ScoreSpec | ClinicalSpec, Field(discriminator="kind")]
 
 
@@ -83,11 +85,15 @@ class FeatureSection(Section):
     therapy: TherapySection | None = Field(None, description="Lines of therapy before the decision, from drug events.")
     markers: tuple[MarkerSection, ...] = Field((), description="Kinetics of tumour markers: doubling time, PSA50, ...")
     kelim: KelimSection | None = Field(None, description="CA-125 elimination rate under chemotherapy.")
+    recist: tuple[RecistSection, ...] = Field(
+        (), description="Response by RECIST 1.1 so far, from events of single lesions."
+    )
     growth: tuple[GrowthSection, ...] = Field((), description="Course and growth of the tumour, from serial diameters.")
     comorbidity: ComorbiditySection | None = Field(None, description="Charlson index, from ICD-10 diagnoses.")
     genes: GeneSection | None = Field(None, description="Mutated genes and pathways, tumour mutational burden.")
-    images: dict[str, ImageFeatures] = Field(
-        {}, description="Name of a kind of image to what is measured in it, and what of that becomes a feature."
+    images: dict[ImageName, ImageFeatures] = Field(
+        {},
+        description="Name of a kind of image (a-z, 0-9, _) to what is measured in it, and what of that becomes a feature.",
     )
     harmonise: tuple[HarmoniseSpec, ...] = Field(
         (), description="Features from which differences between scanners are taken out, inside the training fold."
@@ -101,13 +107,13 @@ class FeatureSection(Section):
     @property
     def reads_events(self) -> tuple[str, ...]:
         """The keys of this section whose features are made from events."""
-        keys = ("events", "therapy", "markers", "kelim", "growth", "comorbidity", "genes", "images")
+        keys = ("events", "therapy", "markers", "kelim", "recist", "growth", "comorbidity", "genes", "images")
         return tuple(key for key in keys if getattr(self, key))
 
     @property
     def concepts(self) -> dict[str, str]:
         """The concepts that features are made from, each with the key that names it first."""
-        starts = [(f"{key}.start", one.start) for key in ("markers", "growth") for one in getattr(self, key)]
+        starts = [(f"{key}.start", one.start) for key in ("markers", "recist", "growth") for one in getattr(self, key)]
         named = [(key, one.concept) for key in ("events", "markers", "growth") for one in getattr(self, key)]
         named += [(key, start.concept) for key, start in starts if start is not None]
         if self.kelim is not None:

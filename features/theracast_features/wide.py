@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from theracast_data.cohort import Cohort
+from theracast_features.harmonise import with_scanners
 from theracast_features.parts import Chunk, Floats, Part, PartedTable, Progress, build_parts, fits_float32, replaced
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
@@ -95,7 +97,9 @@ def read_features(
         StudyError: as for `build_features`, before any events are read.
     """
     with ExitStack() as stack:
-        return build_parts(cohort, section, folder=cache or _scratch(stack, None), progress=progress).read()
+        table = build_parts(cohort, section, folder=cache or _scratch(stack, None), progress=progress).read()
+    # Parts hold features alone; the scanners, which are none, stand beside the decisions.
+    return with_scanners(table, cohort, section) if section.harmonise else table
 
 
 def _scratch(stack: ExitStack, beside: Path | None) -> Path:
@@ -111,18 +115,34 @@ def _write(table: PartedTable, path: Path) -> None:
     schema = pa.schema([*keys.schema, *(fields[name] for name in names)])
     coded = [*KEYS, *table.categorical]
     with pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=coded, write_statistics=coded) as writer:
-        for start, block in _blocks(table, rows=max(1, GROUP_CELLS // max(1, len(names)))):
-            order = np.argsort(block.rows)
-            columns = {
-                name: _narrow(values[order], beyond=name in beyond)
-                for name, values in zip(table.numeric, block.numbers, strict=True)
-            }
-            columns |= {
-                name: pa.array(words[order], pa.string())
-                for name, words in zip(table.categorical, block.texts, strict=True)
-            }
-            part = keys.slice(start, len(block.rows))
-            writer.write_table(pa.table([*part.columns, *(columns[name] for name in names)], schema=schema))
+        for group in _ahead(_groups(table, keys, schema, beyond)):
+            writer.write_table(group)
+
+
+def _groups(table: PartedTable, keys: pa.Table, schema: pa.Schema, beyond: set[str]) -> Iterator[pa.Table]:
+    """Yield the row groups of the file."""
+    names = [spec.name for spec in table.catalogue]
+    for start, block in _blocks(table, rows=max(1, GROUP_CELLS // max(1, len(names)))):
+        order = np.argsort(block.rows)
+        columns = {
+            name: _narrow(values[order], beyond=name in beyond)
+            for name, values in zip(table.numeric, block.numbers, strict=True)
+        }
+        columns |= {
+            name: pa.array(words[order], pa.string())
+            for name, words in zip(table.categorical, block.texts, strict=True)
+        }
+        part = keys.slice(start, len(block.rows))
+        yield pa.table([*part.columns, *(columns[name] for name in names)], schema=schema)
+
+
+def _ahead(groups: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Yield the same, of which the next is made in a thread while the caller encodes the last."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, groups, None)
+        while (group := waiting.result()) is not None:
+            waiting = pool.submit(next, groups, None)
+            yield group
 
 
 def _blocks(table: PartedTable, *, rows: int) -> Iterator[tuple[int, Chunk]]:

@@ -71,17 +71,26 @@ class Combat:
         return cls(tuple(features), tuple(names), centre, np.where(useful, scale, 0.0), shift, spread)
 
     def apply(self, values: Floats, batch: Sequence[str | None]) -> Floats:
-        """Return the harmonised values (n, p); rows of a batch never seen stay as they are."""
-        place = {name: number for number, name in enumerate(self.batches)}
-        rows = np.array([place.get(one, -1) if one is not None else -1 for one in batch], dtype=np.intp)
-        known = (rows >= 0)[:, None] & (self.scale > 0)
+        """Return the harmonised values (n, p); what is passed over stays as it is."""
+        rows = self._places(batch)
         shift, spread = self.shift[rows], self.spread[rows]
         moved: Floats = self.centre + (values - self.centre - self.scale * shift) / spread
-        return np.where(known, moved, values)
+        return np.where(self.passed_over(batch), values, moved)
 
-    def unseen(self, batch: Sequence[str | None]) -> NDArray[np.bool_]:
-        """Return (n,) whether a decision's batch was never seen, or is not known."""
-        return np.array([one not in self.batches for one in batch], dtype=bool)
+    def passed_over(self, batch: Sequence[str | None]) -> NDArray[np.bool_]:
+        """Return (n, p) whether nothing was learned of a feature in a decision's batch: one never seen, not known or small.
+
+        A feature without any spread within the batches is passed over everywhere.
+        """
+        rows = self._places(batch)
+        learned = (self.shift != 0) | (self.spread != 1)
+        known: NDArray[np.bool_] = (rows >= 0)[:, None] & learned[rows]
+        return ~known
+
+    def _places(self, batch: Sequence[str | None]) -> NDArray[np.intp]:
+        """Return (n,) the position of each decision's batch; -1 where it was never seen or is not known."""
+        place = {name: number for number, name in enumerate(self.batches)}
+        return np.array([-1 if one is None else place.get(one, -1) for one in batch], dtype=np.intp)
 
     def to_json(self) -> dict[str, Any]:
         """Return the harmonisation as plain JSON values."""

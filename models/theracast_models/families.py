@@ -12,13 +12,18 @@ from theracast_data.errors import ArtifactError
 from theracast_data.modality import Modality
 from theracast_models.boosting import Boosting
 from theracast_models.elasticnet import ElasticNet
+from theracast_models.harmonised import Harmonised
 from theracast_models.logodds import ReplicableModel
 from theracast_models.published import Published
 from theracast_models.restricted import Restricted
 from theracast_models.stack import Stack
 
-FAMILIES: Mapping[str, Any] = {family.family: family for family in (ElasticNet, Boosting, Stack, Published, Restricted)}
-_OF_MODELS = frozenset({Stack.family, Restricted.family})
+FAMILIES: Mapping[str, Any] = {
+    family.family: family for family in (ElasticNet, Boosting, Stack, Published, Restricted, Harmonised)
+}
+_OF_MODELS = frozenset({Stack.family, Restricted.family, Harmonised.family})
+_AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})
+_LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family})
 
 
 @dataclass(frozen=True)
@@ -30,30 +35,44 @@ class Recipe:
         params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. stack: members (a list
             of recipes or of their JSON), folds. published: score, inputs.
         modality: the model sees only features of it; None for all.
+        harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
+            elasticnet and lightgbm. The members of a stack say it for themselves.
     """
 
     family: str
     params: Mapping[str, Any] = field(default_factory=dict)
     modality: Modality | None = None
+    harmonise: bool = False
 
     def __post_init__(self) -> None:
-        known = [name for name in FAMILIES if name != "restricted"]
+        known = [name for name in FAMILIES if name not in _AROUND_ANOTHER]
         if self.family not in known:
             raise ValueError(f"there is no model family {self.family!r}. Known: {', '.join(known)}.")
         if self.modality is not None and self.modality not in get_args(Modality):
             raise ValueError(f"there is no modality {self.modality!r}. Known: {', '.join(get_args(Modality))}.")
+        if self.harmonise and self.family not in _LEARNS_SCALES:
+            raise ValueError(
+                f"a model of the family {self.family!r} is not harmonised itself. Say `harmonise` of "
+                f"{' or '.join(sorted(_LEARNS_SCALES))}, or of the members of the stack."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as plain JSON values."""
         params = dict(self.params)
         if "members" in params:
             params["members"] = [as_recipe(member).to_json() for member in params["members"]]
-        return {"family": self.family, "params": params, "modality": self.modality}
+        record = {"family": self.family, "params": params, "modality": self.modality}
+        return record | ({"harmonise": True} if self.harmonise else {})
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Recipe:
         """Return the recipe that `to_json` wrote."""
-        return cls(record["family"], dict(record.get("params", {})), record.get("modality"))
+        return cls(
+            record["family"],
+            dict(record.get("params", {})),
+            record.get("modality"),
+            bool(record.get("harmonise", False)),
+        )
 
 
 def as_recipe(recipe: Recipe | Mapping[str, Any]) -> Recipe:
@@ -73,6 +92,8 @@ def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
         model = ElasticNet(**params)
     else:
         model = Published(**params)
+    if recipe.harmonise:
+        model = Harmonised(model)
     return model if recipe.modality is None else Restricted(model, recipe.modality)
 
 

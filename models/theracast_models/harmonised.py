@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.combat import Combat
-from theracast_models.logodds import Floats, Gaps, ReplicableModel
-from theracast_models.preprocess import text_values
+from theracast_models.logodds import Floats, Gaps, LoadModel, ReplicableModel
+from theracast_models.preprocess import text_values, transformed, untransformed
 from theracast_models.sentences import gap_sentences
 
 
@@ -22,8 +23,9 @@ class Harmonised:
     """ComBat before another model, inside its `fit`, so that no fold sees the scanners of the decisions it judges.
 
     The step moves each harmonised feature by itself, given the scanner; so a feature's share stays its own, and the
-    explanation stays exact. A scanner that `fit` has not seen, or that is not known, leaves the values as they are, and
-    `handled` says so. Replicates keep the harmonisation, like the scales.
+    explanation stays exact. A feature that linear models see as log1p is moved on that scale, on which its spread is even.
+    A scanner that `fit` has not seen, or that is not known, leaves the values as they are, and `handled` says so.
+    Replicates keep the harmonisation, like the scales.
     """
 
     family: ClassVar[str] = "harmonised"
@@ -51,20 +53,22 @@ class Harmonised:
         return self.model.contributions(self._moved(table))
 
     def handled(self, table: FeatureTable) -> list[list[str]]:
-        """Return per decision what was filled in or passed over, and a scanner that could not be harmonised."""
-        told = gap_sentences(self.gaps(table), table)
-        for batch, combat in self.combats_.items():
-            there = np.isfinite(_values(table, combat.features)).any(axis=1)
-            for row in np.flatnonzero(combat.unseen(_scanners(table, batch)) & there):
-                told[row].append(
-                    f"Not harmonised, because no development patient was measured on this scanner: {len(combat.features)} "
-                    f"features ({batch.removeprefix('batch.')}) are used as they are."
-                )
-        return told
+        """Return per decision what was filled in or passed over, and what could not be harmonised."""
+        return gap_sentences(self.gaps(table), table)
 
     def gaps(self, table: FeatureTable) -> list[Gaps]:
-        """Return per decision what `handled` says of single features."""
-        return self.model.gaps(table)
+        """Return per decision what `handled` puts into sentences."""
+        left: list[list[str]] = [[] for _ in range(len(table))]
+        for batch, combat in self.combats_.items():
+            values = _values(table, combat.features)
+            rows, columns = np.nonzero(
+                combat.passed_over(_scanners(table, batch)) & np.isfinite(values) & (combat.scale > 0)
+            )
+            for row, column in zip(rows, columns, strict=True):
+                left[row].append(combat.features[column])
+        return [
+            gap._replace(unharmonised=tuple(names)) for gap, names in zip(self.model.gaps(table), left, strict=True)
+        ]
 
     def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy learned from other decisions; the harmonisation is kept."""
@@ -84,12 +88,10 @@ class Harmonised:
         self.model.save(folder / "member")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, load_member: LoadModel) -> Self:
         """Return the model that `save` wrote."""
-        from theracast_models.families import load_model
-
         record: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        model = cls(load_model(folder / "member"))
+        model = cls(load_member(folder / "member"))
         model.combats_ = {batch: Combat.from_json(one) for batch, one in record["combats"].items()}
         return model
 
@@ -104,8 +106,13 @@ class Harmonised:
     def _moved(self, table: FeatureTable) -> FeatureTable:
         frame = table.frame.copy()
         for batch, combat in self.combats_.items():
-            names = list(combat.features)
-            frame[names] = combat.apply(_values(table, names), _scanners(table, batch))
+            names, batches = list(combat.features), _scanners(table, batch)
+            measured = table.numbers(names)
+            moved = combat.apply(_values(table, names), batches)
+            logged = _logged(table, names)
+            moved[:, logged] = untransformed(moved[:, logged], "log1p")
+            # What is passed over stays to the last digit, which the way to the scale and back would not give.
+            frame[names] = np.where(combat.passed_over(batches), measured, moved)
         return replace(table, frame=frame)
 
     def _with(self, model: ReplicableModel) -> Self:
@@ -124,7 +131,16 @@ def harmonised_features(table: FeatureTable) -> dict[str, list[str]]:
 
 
 def _values(table: FeatureTable, names: Sequence[str]) -> Floats:
-    return table.frame[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+    """Return (n, p) on the scale on which the features are harmonised."""
+    values = table.numbers(names).copy()
+    logged = _logged(table, names)
+    values[:, logged] = transformed(values[:, logged], "log1p")
+    return values
+
+
+def _logged(table: FeatureTable, names: Sequence[str]) -> NDArray[np.bool_]:
+    transforms = {spec.name: spec.transform for spec in table.catalogue}
+    return np.array([transforms[name] == "log1p" for name in names], dtype=bool)
 
 
 def _scanners(table: FeatureTable, batch: str) -> list[str | None]:

@@ -18,10 +18,17 @@ __all__ = ["Floats", "Gaps", "LoadModel", "LogOddsModel", "ReplicableModel", "ex
 
 
 class Gaps(NamedTuple):
-    """Names of the features of one decision that were filled in, and of those whose level training never saw."""
+    """Names of the features of one decision that a model could not take as they were.
+
+    Attributes:
+        filled: missing, a typical value stands in.
+        unseen: categories that training never saw.
+        unharmonised: measured on a scanner from which training had nothing to learn, used as they are.
+    """
 
     filled: tuple[str, ...]
     unseen: tuple[str, ...]
+    unharmonised: tuple[str, ...] = ()
 
 
 class LogOddsModel(Protocol):

@@ -192,6 +192,14 @@ def transformed(values: Floats, transform: Literal["none", "log1p"]) -> Floats:
     return result
 
 
+def untransformed(values: Floats, transform: Literal["none", "log1p"]) -> Floats:
+    """Return the values that `transformed` brings to these; what would be beyond all numbers stays a large number."""
+    if transform == "none":
+        return values
+    result: Floats = np.sign(values) * np.expm1(np.minimum(np.abs(values), 700.0))
+    return result
+
+
 def numeric_values(frame: pd.DataFrame, name: str) -> Floats:
     """Return one numeric or boolean feature as (n,) float64."""
     return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -19,7 +19,10 @@ def gap_sentences(gaps: Sequence[Gaps], table: FeatureTable) -> list[list[str]]:
     """Return per decision what was filled in and what was passed over, in the words of the catalogue."""
     labels = {spec.name: spec.label for spec in table.catalogue}
     return [
-        _filled([labels[name] for name in gap.filled]) + _unseen([labels[name] for name in gap.unseen]) for gap in gaps
+        _filled([labels[name] for name in gap.filled])
+        + _unseen([labels[name] for name in gap.unseen])
+        + _unharmonised([labels[name] for name in gap.unharmonised])
+        for gap in gaps
     ]
 
 
@@ -31,3 +34,12 @@ def _filled(labels: Sequence[str]) -> list[str]:
 
 def _unseen(labels: Sequence[str]) -> list[str]:
     return [f"{label}: no development patient had this category; the model treats it as not known." for label in labels]
+
+
+def _unharmonised(labels: Sequence[str]) -> list[str]:
+    if not labels:
+        return []
+    return [
+        "The scanner is not known, or too few development patients were measured on it to allow for its differences; "
+        f"used as measured: {listed(labels, most=4)}."
+    ]

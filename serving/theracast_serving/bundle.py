@@ -39,7 +39,9 @@ def rows_of_bundle(
         )
     asked = _asked_at(model, index_time)
     report = IngestReport("bundle")
-    events = fhir_events([bundle], options=FhirOptions(path="request", validation="none"), report=report)
+    reading = model.inputs.events.fhir.model_dump()
+    options = FhirOptions(path="request", validation="none", **reading)
+    events = fhir_events([bundle], options=options, report=report)
     told = [
         f"{count} x {kind} not understood: {reason} (first: {report.first[kind, reason]})."
         for (kind, reason), count in report.refused.items()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from theracast_data.decisions.section import LANDMARK
+from theracast_data.cohort import Cohort
+from theracast_data.decisions.section import LANDMARK, DecisionSection
+from theracast_data.decisions.selection import Selection
+from theracast_data.decisions.trigger import find_triggers
+from theracast_data.decisions.windows import event_arrays
 from theracast_data.table import cohort_from_frame
 from theracast_features.build import event_builders
 from theracast_features.events.builder import asked_decisions, shards_of
+from theracast_features.events.section import window_microseconds
 from theracast_features.specs import FeatureSpec
 from theracast_models.prediction import Prediction
 from theracast_models.response_model import ResponseModel
@@ -68,7 +75,7 @@ def course_of(
     earlier = [day for day in section.landmarks.days if day < now]
     if pd.isna(asked) or np.isnan(now) or not earlier:
         return None
-    begun = pd.Timestamp(asked) - pd.Timedelta(days=now)
+    begun = _begun(cohort, section, asked=pd.Timestamp(asked), days=now)
     keys = model.inputs.tables[0]
     record: dict[str, Any] = {str(name): cell for name, cell in raw.iloc[row].items()}
     then = pd.DataFrame(
@@ -84,35 +91,50 @@ def course_of(
     return Course(tuple(answers), tuple(_series(model, cohort, prediction, row, begun=begun)))
 
 
+def _begun(cohort: Cohort, section: DecisionSection, *, asked: pd.Timestamp, days: float) -> pd.Timestamp:
+    """Return the moment of the trigger, from which the days of decisions count; whole days back where the row alone says it."""
+    back = asked - pd.Timedelta(days=days)
+    concepts = cohort.events.concepts if cohort.events is not None else {}
+    for shard in shards_of(cohort) if cohort.events is not None else ():
+        triggers = find_triggers(Selection(event_arrays(shard, same_day=section.same_day), concepts), section.trigger)
+        for moment in sorted(triggers.time.astype("datetime64[us]"), reverse=True):
+            if back - pd.Timedelta(days=1) < pd.Timestamp(moment) <= back:
+                return pd.Timestamp(moment)
+    return back
+
+
 def _series(
-    model: ResponseModel, cohort: Any, prediction: Prediction, row: int, *, begun: pd.Timestamp
+    model: ResponseModel, cohort: Cohort, prediction: Prediction, row: int, *, begun: pd.Timestamp
 ) -> list[Measured]:
     """Return the event measurements that weigh most, as far as they moved."""
-    if not model.section.reads_events:
+    if not model.section.reads_events or cohort.events is None:
         return []
-    weight: dict[tuple[int, str], float] = {}
-    builders = event_builders(model.section, cohort.events)
+    weight: defaultdict[tuple[int, str], float] = defaultdict(float)
     chosen: dict[tuple[int, str], FeatureSpec] = {}
+    builders = event_builders(model.section, cohort.events)
     phi = prediction.contributions.iloc[row].abs()
     for place, builder in enumerate(builders):
         for spec in builder.catalogue:
-            if ".last." in spec.name and spec.kind == "numeric":
-                key = (place, spec.columns[0])
-                chosen.setdefault(key, spec)
-            for key in [(place, column) for column in spec.columns[:1]]:
-                weight[key] = weight.get(key, 0.0) + float(phi.get(spec.name, 0.0))
-    found = []
+            key = (place, spec.columns[0])
+            weight[key] += float(phi[spec.name])
+            if spec.kind == "numeric" and spec.name.rsplit(".", 2)[1] == "last":
+                chosen[key] = max(chosen.get(key, spec), spec, key=_window)
+    found: list[Measured] = []
     asked = asked_decisions(cohort)
-    for key in sorted(chosen, key=lambda one: -weight.get(one, 0.0)):
+    for key in sorted(chosen, key=lambda one: -weight[one]):
         spec = chosen[key]
         rows = pd.concat([builders[key[0]].rows(spec.name, shard, asked) for shard in shards_of(cohort)])
         told = rows.dropna(subset=["value"]).sort_values("time", kind="stable")
         if told["time"].nunique() > 1:
             days = (told["time"] - begun) / pd.Timedelta(days=1)
-            label = spec.label.removesuffix(", last")
-            found.append(
-                Measured(label, spec.unit, tuple(zip(map(float, days), map(float, told["value"]), strict=True)))
-            )
+            points = tuple(zip(map(float, days), map(float, told["value"]), strict=True))
+            found.append(Measured(spec.label.rpartition(", last")[0], spec.unit, points))
         if len(found) == SERIES:
             break
     return found
+
+
+def _window(spec: FeatureSpec) -> float:
+    """Return the length of a feature's window in microseconds."""
+    length = window_microseconds(spec.name.rsplit(".", 1)[1])
+    return math.inf if length is None else length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cache
@@ -299,7 +300,9 @@ def _input_count(prediction: Prediction) -> int:
 
 def _limits(model: ResponseModel, base: Development | None) -> list[str]:
     sites = [str(site) for site in model.card.get("development") or ()]
-    learned = "" if base is None else f" from {base.n} patients"
+    section = model.inputs.decisions
+    asked_again = section is not None and section.landmarks is not None
+    learned = "" if base is None else f" from {base.n} {'decisions' if asked_again else 'patients'}"
     where = f" at {', '.join(sites[:3])}{' and elsewhere' if len(sites) > 3 else ''}" if sites else ""
     source = f"Learned{learned}{where}." if learned or where else ""
     return [text for text in (_shorten(source), "Patients unlike those are answered less reliably.") if text]
@@ -326,8 +329,10 @@ def _treatment(model: ResponseModel, cell: str | None) -> str | None:
     """Return the treatment in words, where the study gives a name to its code."""
     source = model.inputs.tables[0]
     levels = getattr(source.columns.get(source.treatment or ""), "levels", None)
-    if cell is None or not isinstance(levels, dict):
-        return cell
+    if cell is None:
+        return None
+    if not isinstance(levels, dict):
+        return re.sub(r"[^\s/]+//", "", cell)  # a code of an event, or several, without their system
     return next((str(level) for code, level in levels.items() if str(code) == cell), cell)
 
 

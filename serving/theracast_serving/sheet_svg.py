@@ -8,6 +8,8 @@ from markupsafe import Markup, escape
 
 INK, MUTED, RULE, PALE = "#1a2330", "#5a6572", "#cfd6de", "#eef1f5"
 FOR, AGAINST, BAND = "#14589c", "#b8500b", "#a9c6e3"
+ROOM = 44
+"""Pixels between two points of a course from which both have their text."""
 
 
 def icon_array(filled: int, *, label: str, size: int = 150) -> Markup:
@@ -174,7 +176,7 @@ def course_panel(
         parts.append(
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4.2 if last else 3}" fill="{FOR if last else "#fff"}" stroke="{FOR}"/>'
         )
-        if last or (x - taken > 34 and places[-1][0] - x > 34):
+        if last or (x - taken > ROOM and places[-1][0] - x > ROOM):
             anchor = "end" if x > right - 12 else "start" if x < left + 12 else "middle"
             edge = x + 8 if anchor == "end" else x - 8 if anchor == "start" else x
             parts.append(

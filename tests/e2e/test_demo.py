@@ -96,7 +96,7 @@ def test_new_patients_are_asked_with_what_was_known(demo: tuple[Path, str], tmp_
     """Events after the first dose, sent along by mistake, change nothing."""
     folder, _ = demo
     asked = json.loads((folder / "new_patients.json").read_text(encoding="utf-8"))
-    assert all(event.get("time", "") <= row["index_time"] for row in asked for event in row["events"])
+    assert all(event.get("time", "")[:19] <= row["index_time"] for row in asked for event in row["events"])
     answers = scored(folder, folder / "new_patients.json")
     assert not any("clin.sex" in row["missing"] for row in answers.values())
     late = {"time": "2030-01-01T00:00:00", "code": "LOINC//97509-4", "text_value": "SNOMED//260415000"}

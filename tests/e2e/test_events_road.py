@@ -14,6 +14,9 @@ import pytest
 
 from theracast_data.events.schema import EVENT_SCHEMA
 from theracast_data.events.store import EventStore, SourceRecord
+from theracast_features.build import build_features
+from theracast_training.prepare import prepare
+from theracast_training.study import read_study
 
 STUDY = """
 study: courses
@@ -34,7 +37,7 @@ endpoints:
   - {name: response, kind: binary, column: response}
 features:
   events:
-    - {concept: albumin, windows: [30d, all], aggregates: [last, slope, count]}
+    - {concept: albumin, windows: [30d, all], aggregates: [last, slope, count, relative_change]}
     - {concept: ldh, windows: [90d], aggregates: [last, outside, since_last], transform: log1p}
 validation: {development: [A, B], external: [C], scheme: {outer: 2, inner: 3}}
 search: {families: [elasticnet, lightgbm], trials: 3, seed: 3, replicates: 10}
@@ -109,10 +112,35 @@ def test_the_feature_table_has_one_row_per_decision_and_names_from_the_spec(cour
     place, patients, _, _ = courses
     place.run("features", "courses.yaml", "--out", "wide.parquet")
     wide = pd.read_parquet(place.folder / "wide.parquet")
-    assert len(wide) == len(patients)
+    assert list(wide["subject_id"]) == list(patients["patient"]), "in the order of the study"
     assert {"lab.albumin.last.30d", "lab.albumin.slope.all", "lab.ldh.outside.90d"} <= set(wide.columns)
     assert (wide["lab.albumin.count.all"] == 4).all(), "the fifth value comes after the decision"
     assert wide["lab.albumin.last.30d"].between(2, 6).all(), "g/L became g/dL, and nothing from the future came in"
+
+
+def test_training_and_features_compute_a_shard_once_between_them(courses: Any, tmp_path: Path) -> None:
+    place, _, _, _ = courses
+    report = place.json("features", "courses.yaml", "--out", tmp_path / "a.parquet")
+    assert (report["rows"], report["built"], report["reused"]) == (240, 0, 3), "the training built them"
+    told = place.run("features", "courses.yaml", "--out", tmp_path / "b.parquet", "--no-cache").stderr
+    assert "3 parts built, 0 as they were" in told
+    own = place.run("features", "courses.yaml", "--out", tmp_path / "c.parquet", "--cache", tmp_path / "own").stderr
+    assert "3 parts built" in own
+    assert len(list((tmp_path / "own").glob("*.arrow"))) == 3
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_a_training_reads_the_cells_that_scoring_computes(courses: Any, tmp_path: Path) -> None:
+    """To the last bit, although the file for reading elsewhere is float32."""
+    place, _, _, _ = courses
+    study = read_study(place.folder / "courses.yaml")
+    first, again = (prepare(study, base=place.folder, cache=tmp_path) for _ in range(2))
+    computed = build_features(first.cohort, first.section)
+    assert computed.frame["lab.albumin.slope.all"].notna().any()
+    assert (computed.frame["lab.albumin.slope.all"] != computed.frame["lab.albumin.slope.all"].astype("float32")).any()
+    for prepared in (first, again, prepare(study, base=place.folder)):
+        pd.testing.assert_frame_equal(prepared.table.frame, computed.frame, check_exact=True)
+        assert prepared.table.catalogue == computed.catalogue
 
 
 def test_raw_events_in_a_request_give_the_answer_of_the_store(courses: Any, tmp_path: Path) -> None:

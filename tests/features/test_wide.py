@@ -267,12 +267,16 @@ def test_a_damaged_part_is_built_anew(tmp_path: Path) -> None:
 
 def test_parts_that_nothing_needed_for_long_are_removed(tmp_path: Path) -> None:
     cohort = in_store(tmp_path / "store", some_events())
-    build_parts(cohort, SECTION, folder=tmp_path)
-    old, *_ = files = list(tmp_path.glob("*.arrow"))
+    cache = tmp_path / "cache"
+    build_parts(cohort, SECTION, folder=cache)
+    old, *_ = files = list(cache.glob("*.arrow"))
     now = old.stat().st_mtime
-    os.utime(old, (now, now - 86_400 * (parts.UNUSED_DAYS + 1)))
-    assert remove_unused(tmp_path, now=now) == 1
-    assert sorted(tmp_path.glob("*.arrow")) == sorted(set(files) - {old})
+    draft = cache / ".part.arrow.1.draft"
+    draft.write_bytes(b"")
+    for path in (old, draft):
+        os.utime(path, (now, now - 86_400 * (parts.UNUSED_DAYS + 1)))
+    assert remove_unused(cache, now=now) == 2
+    assert sorted(cache.iterdir()) == sorted(set(files) - {old})
 
 
 def test_one_decision_and_none(tmp_path: Path) -> None:

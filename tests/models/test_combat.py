@@ -55,7 +55,7 @@ def test_a_scanner_never_seen_leaves_the_values_as_they_are() -> None:
     found = combat.apply(values, others)
     np.testing.assert_array_equal(found[:2], values[:2])
     np.testing.assert_array_equal(found[2:], combat.apply(values, BATCH)[2:])
-    assert combat.unseen(others).tolist() == [True, True] + [False] * 10
+    assert combat.passed_over(others).all(axis=1).tolist() == [True, True] + [False] * 10
 
 
 def test_a_feature_that_a_scanner_hardly_measured_stays_as_it_is_there() -> None:

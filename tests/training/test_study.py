@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from theracast_data.errors import StudyError
+from theracast_features.events.images import kept_measures
+from theracast_features.imaging.habitat_file import fitted_text
+from theracast_features.imaging.habitats import Habitats
+from theracast_features.imaging.section import ImageMeasures
+from theracast_features.imaging.stability import FeatureStability
+from theracast_features.imaging.stability_file import stability_text
 from theracast_training.study import parse_study, read_study, study_text
 
 TEXT = """
@@ -173,3 +181,131 @@ def test_endpoints_from_events_need_events() -> None:
     first = "{name: pfs, kind: first_event, events: [{codes: [R//PD]}]}"
     with pytest.raises(StudyError, match="pfs come from events, and there is no `events` section"):
         parse_study(TEXT + f"  - {first}\n")
+
+
+IMAGES = """
+study: scans
+question: Do scans tell who responds?
+sources: [{path: p.csv, subject: patient, index_time: decided, columns: {age: {}}}]
+events: {store: store, concepts: {}}
+endpoints: [{name: response, kind: binary, column: response}]
+features:
+  images:
+    ct: {modality: CT, regions: [GTV*], icc: "ICC", icc_at_least: 0.75}
+"""
+
+
+def _stability(measures: ImageMeasures) -> str:
+    found = [
+        FeatureStability("volume_ml", 0.98, 0.9, 0.99, "ICC(2,1)", 0.95, 10, 0, ("none", "shift")),
+        FeatureStability("longest_axial_mm", 0.6, 0.3, 0.8, "ICC(2,1)", 0.95, 10, 0, ("none", "shift")),
+        FeatureStability("perpendicular_mm", math.nan, math.nan, math.nan, "ICC(2,1)", 0.95, 1, 9, ("none", "shift")),
+    ]
+    return stability_text("ct", measures, found)
+
+
+def test_the_stability_of_image_measurements_comes_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measures = ImageMeasures(modality="CT", regions=("GTV*",))
+    (tmp_path / "stability.json").write_text(_stability(measures), encoding="utf-8")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    for path in ("stability.json", "${HERE}/stability.json", str(tmp_path / "stability.json")):
+        (tmp_path / "study.yaml").write_text(IMAGES.replace("ICC", path, 1), encoding="utf-8")
+        study = read_study(tmp_path / "study.yaml")
+        assert study.features.images["ct"].icc == {"volume_ml": 0.98, "longest_axial_mm": 0.6}
+        assert list(kept_measures("ct", study.features.images["ct"])) == ["volume_ml"]
+        assert parse_study(study_text(study)) == study
+    before = read_study(tmp_path / "study.yaml", stability=False)
+    assert before.features.images["ct"].icc_at_least is None
+    assert before.features.images["ct"].digest == measures.digest
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "the file cannot be read .* write it with `theracast images stability`"),
+        ("[1, 2]", "this is not what `theracast images stability` writes"),
+        ("{", "this is not what `theracast images stability` writes"),
+        (
+            _stability(ImageMeasures(modality="CT")),
+            "measured with other settings .* Run `theracast images stability` again",
+        ),
+    ],
+)
+def test_a_stability_file_that_is_not_of_this_study_is_refused(content: str | None, told: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "stability.json").write_text(content, encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(IMAGES.replace("ICC", "stability.json", 1), encoding="utf-8")
+    with pytest.raises(StudyError, match=told):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_faults_beside_a_stability_file_are_told_by_themselves(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(IMAGES.replace("modality: CT", "modality: XX"), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"features.images.ct.modality") as told:
+        read_study(tmp_path / "study.yaml")
+    assert "icc" not in str(told.value)
+
+
+HABITATS = """
+        maps: {suv: {modality: PT, suv: bw}, hu: {modality: CT}}
+        counts: [2]
+        fitted: FITTED
+"""
+PARTS = IMAGES.replace(
+    """    ct: {modality: CT, regions: [GTV*], icc: "ICC", icc_at_least: 0.75}
+""",
+    f"""    ct:
+      modality: CT
+      habitats:{HABITATS}""",
+)
+
+
+def _habitats(*, maps: tuple[str, ...] = ("suv", "hu"), regions: tuple[str, ...] = ("*",)) -> str:
+    section = {"maps": {"suv": {"modality": "PT", "suv": "bw"}, "hu": {"modality": "CT"}}, "counts": (2,)}
+    measures = ImageMeasures.model_validate({"modality": "CT", "regions": regions, "habitats": section})
+    found = Habitats(
+        maps, np.array([4.0, 40.0]), np.array([2.5, 12.3]), np.array([[-1.0, 0.1], [1.0, 1 / 3]]), None, None, {}, 9
+    )
+    return fitted_text("ct", measures, found, study="scans", seed=7, others=3, faults=0)
+
+
+def test_habitats_come_from_a_file_and_travel_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "habitats.json").write_text(_habitats(), encoding="utf-8")
+    monkeypatch.setenv("HERE", str(tmp_path))
+    for path in ("habitats.json", "${HERE}/habitats.json"):
+        (tmp_path / "study.yaml").write_text(PARTS.replace("FITTED", path), encoding="utf-8")
+        study = read_study(tmp_path / "study.yaml")
+        assert study.features.images["ct"].habitats is not None
+        fitted = study.features.images["ct"].fitted_habitats
+        assert fitted is not None
+        assert (fitted.maps, fitted.patients, fitted.centroids[1][1]) == (("suv", "hu"), 9, 1 / 3)
+        again = parse_study(study_text(study))
+        assert again == study
+        assert again.features.images["ct"].digest == study.features.images["ct"].digest
+
+
+def test_habitats_that_are_not_fitted_name_the_command(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(PARTS.replace("        fitted: FITTED\n", ""), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"features.images.ct: habitats are not fitted yet.*theracast images habitats"):
+        read_study(tmp_path / "study.yaml")
+    before = read_study(tmp_path / "study.yaml", fitted=False)
+    (tmp_path / "study.yaml").write_text(PARTS.replace("FITTED", "nowhere.json"), encoding="utf-8")
+    assert read_study(tmp_path / "study.yaml", fitted=False) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "the file cannot be read .* write it with `theracast images habitats`"),
+        ("[1, 2]", "this is not what `theracast images habitats` writes"),
+        (_habitats(maps=("adc", "t1")), "fitted for the maps adc, t1 .* those of the study are suv, hu"),
+        (_habitats(regions=("GTV*",)), "by the settings .* Run `theracast images habitats` again"),
+        (_habitats().replace('"centroids"', '"middles"'), r"features.images.ct.habitats.fitted.middles: unknown key"),
+    ],
+)
+def test_a_file_of_other_habitats_is_refused(content: str | None, told: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "habitats.json").write_text(content, encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(PARTS.replace("FITTED", "habitats.json"), encoding="utf-8")
+    with pytest.raises(StudyError, match=told):
+        read_study(tmp_path / "study.yaml")

@@ -156,7 +156,7 @@ def tune(
     complete = [trial for trial in finished if trial.state == TrialState.COMPLETE]
     best = min(complete, key=lambda trial: (trial.value, trial.number))
     return FamilySearch(
-        Recipe(family, best.params),
+        recipe_of(family, best.params, folds[0].train),
         tuple(best.user_attrs["run"]["fold_losses"]),
         tuple(_record(place, trial) for place, trial in enumerate(finished)),
     )
@@ -167,10 +167,15 @@ def trial_seed(seed: int, family: str, done: int) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(family.encode()), done]).generate_state(1)[0])
 
 
+def recipe_of(family: str, params: Mapping[str, Any], table: FeatureTable) -> Recipe:
+    """Return the recipe of a model of this table, harmonised where the study says so of any of its features."""
+    return Recipe(family, params, harmonise=any(spec.batch is not None for spec in table.catalogue))
+
+
 def _run_trial(study: optuna.Study, family: str, folds: Sequence[FoldData], *, seed: int) -> None:
     started = time.perf_counter()
     trial = study.ask()
-    recipe = Recipe(family, SEARCH_SPACES[family](trial))
+    recipe = recipe_of(family, SEARCH_SPACES[family](trial), folds[0].train)
     losses: list[float] = []
     pruned = False
     for number, fold in enumerate(folds):

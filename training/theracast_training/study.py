@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,13 @@ from theracast_data.decisions.section import DecisionSection
 from theracast_data.endpoints import Endpoint, event_endpoints, table_endpoints
 from theracast_data.errors import StudyError
 from theracast_data.events.section import EventSection
+from theracast_data.paths import resolve_path
 from theracast_data.section import Section, describe_faults
 from theracast_data.sources import Inputs, TableSource
+from theracast_features.imaging.habitat_file import read_fitted
+from theracast_features.imaging.habitat_section import NOT_FITTED
+from theracast_features.imaging.section import ImageFeatures
+from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
 
 FamilyName = Literal["elasticnet", "lightgbm", "stack"]
@@ -198,12 +204,14 @@ class Study(Section):
         return list(chosen)
 
 
-def read_study(path: Path, *, overrides: Sequence[str] = ()) -> Study:
+def read_study(path: Path, *, overrides: Sequence[str] = (), stability: bool = True, fitted: bool = True) -> Study:
     """Return the study of a YAML file.
 
     Args:
         path: the study file.
         overrides: `KEY=VALUE` with a dotted key, e.g. `search.trials=10`; the value is read as YAML.
+        stability: False leaves out the choice of image measurements by their stability, before that is measured.
+        fitted: False leaves out what was learnt of habitats, before they are fitted; else it must be there.
 
     Raises:
         StudyError: the file is missing, not YAML, or does not fit; all faults are named at once.
@@ -212,11 +220,19 @@ def read_study(path: Path, *, overrides: Sequence[str] = ()) -> Study:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise StudyError(f"{path}: the study file cannot be read ({error.strerror}). Check the path.") from error
-    return parse_study(text, where=str(path), overrides=overrides)
+    return parse_study(text, where=str(path), overrides=overrides, base=path.parent, stability=stability, fitted=fitted)
 
 
-def parse_study(text: str, *, where: str = "study", overrides: Sequence[str] = ()) -> Study:
-    """Return the study written in `text`; `where` names it in errors."""
+def parse_study(
+    text: str,
+    *,
+    where: str = "study",
+    overrides: Sequence[str] = (),
+    base: Path | None = None,
+    stability: bool = True,
+    fitted: bool = True,
+) -> Study:
+    """Return the study written in `text`; `where` names it in errors, `base` is the folder that its paths count from."""
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -227,10 +243,49 @@ def parse_study(text: str, *, where: str = "study", overrides: Sequence[str] = (
         raise StudyError(f"{where}: a study file is a mapping that begins with `study: NAME`. See `theracast init`.")
     for override in overrides:
         _apply_override(content, override)
+    for section in _image_sections(content):
+        habitats = section.get("habitats")
+        if isinstance(habitats, dict) and not fitted:
+            habitats.pop("fitted", None)
+        elif isinstance(habitats, dict) and isinstance(habitats.get("fitted"), str):
+            _read_fitted(section, habitats, base=base or Path())
+        if not stability:
+            section.pop("icc", None)
+            section.pop("icc_at_least", None)
+        elif isinstance(section.get("icc"), str):
+            _read_icc(section, base=base or Path())
     try:
-        return Study.model_validate(content)
+        study = Study.model_validate(content)
     except ValidationError as error:
         raise StudyError(f"{where}: the study does not fit:\n{describe_faults(error, Study)}") from error
+    for name, images in study.features.images.items() if fitted else ():
+        if images.habitats is not None and images.habitats.fitted is None:
+            raise StudyError(f"{where}: features.images.{name}: {NOT_FITTED}")
+    return study
+
+
+def _image_sections(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what stands under `features.images`, as far as it has that shape."""
+    features = content.get("features")
+    images = features.get("images") if isinstance(features, dict) else None
+    return [one for one in images.values() if isinstance(one, dict)] if isinstance(images, dict) else []
+
+
+def _read_fitted(section: dict[str, Any], habitats: dict[str, Any], *, base: Path) -> None:
+    """Put what a file says of habitats in place of its path; not where the section does not fit, which is told."""
+    path = resolve_path(habitats.pop("fitted"), base=base)
+    rest = {key: value for key, value in section.items() if key not in ("icc", "icc_at_least")}
+    with contextlib.suppress(ValidationError):
+        habitats["fitted"] = read_fitted(path, ImageFeatures.model_validate(rest).measures)
+
+
+def _read_icc(section: dict[str, Any], *, base: Path) -> None:
+    """Put what a file says of the stability in place of its path; not where the section does not fit, which is told."""
+    path = resolve_path(section["icc"], base=base)
+    rest = {key: value for key, value in section.items() if key not in ("icc", "icc_at_least")}
+    section["icc"] = {}
+    with contextlib.suppress(ValidationError):
+        section["icc"] = read_stability(path, ImageFeatures.model_validate(rest).measures)
 
 
 def study_text(study: Study) -> str:

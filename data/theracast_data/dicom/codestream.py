@@ -19,12 +19,13 @@ STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 @dataclass(frozen=True)
 class Frame:
-    """Size of a compressed image: rows, columns, components and bits of a sample."""
+    """Size of a compressed image: rows, columns, components, bits of a sample, and whether JPEG 2000 calls it signed."""
 
     rows: int
     columns: int
     components: int
     bits: int
+    signed: bool = False
 
 
 def jpeg_frame(stream: bytes) -> Frame | None:
@@ -59,7 +60,7 @@ def jpeg2000_frame(stream: bytes) -> Frame | None:
         return None
     across, down, left, top = struct.unpack_from(">IIII", stream, start + 8)
     components, depth = struct.unpack_from(">HB", stream, start + 40)
-    return Frame(down - top, across - left, components, (depth & 0x7F) + 1)
+    return Frame(down - top, across - left, components, (depth & 0x7F) + 1, bool(depth & 0x80))
 
 
 def is_whole(stream: bytes) -> bool:

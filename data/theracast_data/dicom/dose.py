@@ -15,7 +15,7 @@ from theracast_data.dicom.pixels import Pixels
 from theracast_data.dicom.placement import check_frame
 from theracast_data.dicom.series import first_acquired
 from theracast_data.errors import ImageError
-from theracast_data.volume import Batch, Region, Volume, check_axes
+from theracast_data.volume import Batch, Region, Volume, check_axes, same_grid
 
 Doses = npt.NDArray[np.float64]
 
@@ -156,6 +156,8 @@ def region_dose(
     if dose.unit != "Gy":
         raise ImageError(f"{place}: the dose is in {dose.unit}, not Gy. Read it with read_dose.")
     check_frame(dose.frame_of_reference, image, f"{place}, dose")
+    if region.mask.shape != image.shape or not same_grid(region.affine, image.affine, image.shape):
+        raise ImageError(f"{place}: it is not on the grid of the image given. Name the image that it was read for.")
     where = np.argwhere(region.mask)[:, ::-1]
     if not len(where):
         raise ImageError(f"{place}: the region holds no voxel. Take another region.")

@@ -19,6 +19,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID
 
 from theracast_data.errors import ImageError
 
@@ -79,6 +80,11 @@ def tag_name(keyword: str) -> str:
     return f"{keyword} ({tag.group:04X},{tag.element:04X})"
 
 
+def uid_name(uid: str) -> str:
+    """Return the name of a UID of the standard, or the UID itself."""
+    return UID(uid, validation_mode=pydicom.config.IGNORE).name
+
+
 class View:
     """The elements that hold for one image: of a file, or of one frame of a multi-frame file.
 
@@ -93,14 +99,15 @@ class View:
         """Return the value of an element as pydicom has it; None where it is absent or empty."""
         tag = _tag(keyword) if isinstance(keyword, str) else keyword
         for source in self.sources:
-            if tag in source:
-                try:
-                    value = _value(source, tag)
-                except Exception as error:  # pydicom converts late, and fails in many ways
-                    name = tag_name(keyword) if isinstance(keyword, str) else str(keyword)
-                    raise self.fault(f"{name} cannot be read: the file is damaged") from error
-                if value is None or (hasattr(value, "__len__") and len(value) == 0):
+            try:
+                value = _value(source, tag)
+            except KeyError:
+                if tag not in source:
                     continue
+                raise self._unreadable(keyword) from None
+            except Exception as error:  # pydicom converts late, and fails in many ways
+                raise self._unreadable(keyword) from error
+            if value is not None and not (hasattr(value, "__len__") and len(value) == 0):
                 return value
         return None
 
@@ -176,6 +183,10 @@ class View:
         """Return the error of one element of this image."""
         return HeaderError(self.place, what)
 
+    def _unreadable(self, keyword: str | BaseTag) -> HeaderError:
+        name = tag_name(keyword) if isinstance(keyword, str) else str(keyword)
+        return self.fault(f"{name} cannot be read: the file is damaged")
+
     def _needed(self, value: T | None, keyword: str) -> T:
         if value is None:
             raise self.fault(f"{tag_name(keyword)} is missing")
@@ -203,27 +214,27 @@ def _tag(keyword: str) -> BaseTag:
 
 
 CACHED = 4096
+PLAIN = frozenset({"CS", "DS", "IS", "UI", "US", "SS", "DA", "TM", "DT", "UL", "FL", "FD"})  # no character set matters
 _converted: dict[tuple[Any, ...], Any] = {}
 
 
 def _value(source: Dataset, tag: BaseTag) -> Any:
     """Return the value of an element; equal bytes, as in the slices of a series, are converted once."""
     element = source.get_item(tag)
-    if not isinstance(element, RawDataElement) or element.value is None or len(element.value) > 128:
+    if not isinstance(element, RawDataElement):
         return source[tag].value
-    key = (
-        tag,
-        element.VR,
-        element.value,
-        element.is_implicit_VR,
-        element.is_little_endian,
-        str(source.original_character_set),
-        _signed(source) if element.VR in (None, "US", "SS") else None,
-    )
+    stored = element.value
+    if stored is None or len(stored) > 128:
+        with quiet_pydicom():
+            return source[tag].value
+    implicit = element.VR is None
+    kind = (element.VR, element.is_little_endian, _signed(source) if implicit else None)
+    key = (tag, stored, kind, str(source.original_character_set) if element.VR not in PLAIN else None)
     if key not in _converted:
         if len(_converted) >= CACHED:
             _converted.clear()
-        _converted[key] = source[tag].value
+        with quiet_pydicom():
+            _converted[key] = source[tag].value
     return _converted[key]
 
 

@@ -22,8 +22,8 @@ from pydicom.dataset import FileDataset
 
 from theracast_data.dicom import rtstruct, segmentation
 from theracast_data.dicom.faults import Faults
-from theracast_data.dicom.header import PASSED_OVER, HeaderError, View, open_dicom
-from theracast_data.dicom.pixels import NATIVE
+from theracast_data.dicom.header import PASSED_OVER, HeaderError, View, open_dicom, uid_name
+from theracast_data.dicom.pixels import NATIVE, transfer_syntax
 from theracast_data.dicom.series import as_datetime, check_headers, first_acquired
 from theracast_data.dicom.slices import IMAGES
 from theracast_data.errors import ImageError
@@ -157,7 +157,7 @@ def scan_folder(folder: str | Path) -> ImageManifest:
                 elif kind in REGIONS:
                     regions.append(_regions_of(view, path))
                 else:
-                    name = uids.UID(kind).name
+                    name = uid_name(kind)
                     other[name] = other.get(name, 0) + 1
             except ImageError as error:
                 faults.append(str(error))
@@ -253,10 +253,10 @@ def _faults(datasets: list[tuple[Path, FileDataset]]) -> list[str]:
         try:
             sizes = [view.need_integer(keyword) for keyword in ("Rows", "Columns", "BitsAllocated")]
             frames = view.integer("NumberOfFrames") or 1
+            syntax = transfer_syntax(dataset, path.name)
         except HeaderError:
             continue  # told already
         needed = sizes[0] * sizes[1] * sizes[2] // 8 * frames
-        syntax = dataset.file_meta.get("TransferSyntaxUID")
         if syntax in NATIVE and syntax != uids.DeflatedExplicitVRLittleEndian and path.stat().st_size < needed + 132:
             faults.add("the file is too short for its pixels: it is truncated", "Transfer it again.", path.name)
     return faults.lines()

@@ -66,11 +66,16 @@ def real_values(stored: npt.NDArray[Any], place: str) -> npt.NDArray[Any]:
 
 def _affine(image: Any, place: str) -> npt.NDArray[np.float64]:
     """Return the affine in RAS mm; sform and qform must not contradict."""
-    units = str(image.header.get_xyzt_units()[0])
+    try:
+        units = str(image.header.get_xyzt_units()[0])
+        sform, s_code = image.get_sform(coded=True)
+        qform, q_code = image.get_qform(coded=True)
+    except Exception as error:  # codes that nibabel does not know, quaternions that are none
+        raise ImageError(
+            f"{place}: the header tells an orientation that cannot be read. Export the image again."
+        ) from error
     if units not in ("mm", "unknown"):
         raise ImageError(f"{place}: lengths are in {units}, not mm. Convert the image.")
-    sform, s_code = image.get_sform(coded=True)
-    qform, q_code = image.get_qform(coded=True)
     if not s_code and not q_code:
         raise ImageError(
             f"{place}: the file tells no orientation (sform_code and qform_code are 0). Convert the image again, from DICOM."

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from theracast_data.dicom.header import View, tag_name
 from theracast_data.dicom.series import Paths, Series, as_datetime, date_and_time, load_series
+from theracast_data.dicom.slices import pet_units
 from theracast_data.errors import ImageError
 from theracast_data.volume import Volume
 
@@ -76,7 +77,7 @@ def suv_volume(series: Series, *, kind: SuvKind = "bw", injected: datetime | Non
     if any(one.intercept != 0 for one in series.slices):
         raise first.fault("RescaleIntercept (0028,1052) is not 0, which the PET image module asks for")
     _check_attenuation(first)
-    units = first.need_text("Units")
+    units = pet_units(first)
     factor: npt.NDArray[np.float64] | float
     if units == "GML":
         factor, notes = _stored_suv(first, wanted)
@@ -171,6 +172,8 @@ def _tracer_text(view: View) -> str:
 
 
 def _check_attenuation(view: View) -> None:
+    if view.text("AttenuationCorrected") == "NO":
+        raise view.fault("AttenuationCorrected (0018,9759) is NO: without attenuation correction there is no SUV")
     corrected = view.text("CorrectedImage")
     if corrected is not None and "ATTN" not in corrected.split("\\"):
         raise view.fault("CorrectedImage (0028,0051) has no ATTN: without attenuation correction there is no SUV")
@@ -227,6 +230,8 @@ def _private_number(view: View, group: int, creator: str, element: int) -> float
 def _per_dose(views: list[View], injected: datetime | None) -> tuple[npt.NDArray[np.float64], list[str]]:
     """Return what activity is to be multiplied by, for each slice, to be a share of the dose that is left per mL."""
     first = views[0]
+    if first.text("DecayCorrected") is not None:
+        return _enhanced_per_dose(views, injected)
     corrected = (first.need_text("CorrectedImage")).split("\\")
     decay = first.need_text("DecayCorrection")
     done = "DECY" in corrected or "DECAY" in corrected
@@ -256,6 +261,21 @@ def _per_dose(views: list[View], injected: datetime | None) -> tuple[npt.NDArray
         mean = decay_in_frame / -math.expm1(-decay_in_frame) if decay_in_frame > 0 else 1.0
         factors.append(math.exp(tracer.decay_per_s * wait) * mean / tracer.activity_bq)
     return np.array(factors), ["not decay-corrected in the files; corrected here, frame by frame, to the injection"]
+
+
+def _enhanced_per_dose(views: list[View], injected: datetime | None) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """Return the same for enhanced images, which tell the moment itself: DecayCorrectionDateTime (0018,9701)."""
+    first = views[0]
+    if first.text("DecayCorrected") != "YES":
+        raise first.fault("DecayCorrected (0018,9758) is not YES; correct the images for decay first")
+    moments = {as_datetime(view.text("DecayCorrectionDateTime")) for view in views}
+    moment = next(iter(moments))
+    if len(moments) != 1 or moment is None:
+        raise first.fault("DecayCorrectionDateTime (0018,9701) is missing, no time, or differs between frames")
+    tracer = _tracer(first, moment, injected)
+    assert tracer.injected is not None
+    left = tracer.activity_bq * math.exp(-tracer.decay_per_s * (moment - tracer.injected).total_seconds())
+    return np.full(len(views), 1.0 / left), ["decay-corrected to DecayCorrectionDateTime (0018,9701)"]
 
 
 def _scan_start(views: list[View], half_life_s: float) -> tuple[datetime, list[str]]:

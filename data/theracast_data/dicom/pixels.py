@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
+from openjpeg.utils import decode_pixel_data
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.tag import Tag
 
 from theracast_data.dicom.codestream import Frame, is_whole, jpeg2000_frame, jpeg_frame, rle_fault
-from theracast_data.dicom.header import EXPORT_AGAIN, HeaderError, View, quiet_pydicom
+from theracast_data.dicom.header import EXPORT_AGAIN, HeaderError, View, quiet_pydicom, uid_name
+from theracast_data.dicom.isolated import GDCM
 from theracast_data.dicom.slices import Slice
 
 PIXEL_DATA = Tag(0x7FE00010)
@@ -39,7 +42,16 @@ JPEG = frozenset(
 JPEG2000 = frozenset({uids.JPEG2000Lossless, uids.JPEG2000})
 COMPRESSED = JPEG | JPEG2000 | {uids.RLELossless}
 LOSSY = frozenset({uids.JPEGBaseline8Bit, uids.JPEGExtended12Bit, uids.JPEGLSNearLossless})
-PLUGINS = {uids.JPEGLSLossless: "pyjpegls", uids.JPEGLSNearLossless: "pyjpegls"}  # faster than gdcm's
+PLUGINS = {
+    uids.RLELossless: "pydicom",
+    uids.JPEGLSLossless: "pyjpegls",
+    uids.JPEGLSNearLossless: "pyjpegls",
+    uids.JPEGBaseline8Bit: "pillow",
+    uids.JPEGExtended12Bit: "pillow",
+}
+"""Decoders of pydicom that raise on damaged streams; GDCM, which may end the process, has one of its own."""
+ISOLATED = frozenset({uids.JPEGExtended12Bit, uids.JPEGLossless, uids.JPEGLosslessSV1})
+PLUGIN_BITS = {uids.JPEGExtended12Bit: 8}  # up to so many, Pillow decodes
 LARGEST_EXACT = 2**24  # whole numbers up to here are exact in float32
 
 Stored = npt.NDArray[np.integer[Any]]
@@ -54,11 +66,13 @@ class Pixels:
         place: str,
         *,
         frames: int,
+        path: Path | None = None,
         photometric: tuple[str, ...] = ("MONOCHROME1", "MONOCHROME2"),
     ) -> None:
         self._view = View((dataset,), place)
         self._rows, self._columns = self._view.need_integer("Rows"), self._view.need_integer("Columns")
         self._frames, self._photometric = frames, photometric
+        self._path = path or Path(place)
         self._allocated = self._view.need_integer("BitsAllocated")
         self._stored = self._view.need_integer("BitsStored")
         self._signed = self._view.need_integer("PixelRepresentation") == 1
@@ -137,46 +151,48 @@ class Pixels:
     def _decoded(self, number: int) -> Stored:
         assert isinstance(self._data, list)
         stream = self._data[number]
-        self._check_stream(stream)
+        frame = self._checked(stream)
         try:
             with quiet_pydicom() as caught:
-                array, _ = get_decoder(self.syntax).as_array(
-                    self._view.sources[0], index=number, raw=True, decoding_plugin=PLUGINS.get(self.syntax, "")
-                )
+                if self.syntax in JPEG2000 and frame is not None:
+                    found = _jpeg2000(stream, frame, self._signed)
+                elif self.syntax in ISOLATED and frame is not None and frame.bits > PLUGIN_BITS.get(self.syntax, 0):
+                    found = GDCM.decode(self._path, number)
+                else:
+                    plugin = PLUGINS[self.syntax]
+                    decoder = get_decoder(self.syntax)
+                    array, _ = decoder.as_array(self._view.sources[0], index=number, raw=True, decoding_plugin=plugin)
+                    found = np.asarray(array)
         except Exception as error:  # each decoder has errors of its own
-            raise HeaderError(
-                self._view.place, f"the compressed pixels ({self.syntax.name}) cannot be decoded", EXPORT_AGAIN
-            ) from error
+            raise self._damaged(f"the compressed pixels ({self.syntax.name}) cannot be decoded") from error
         if caught and self.syntax == uids.RLELossless:  # planes that unpack to too much
-            raise HeaderError(
-                self._view.place, "the compressed pixels are damaged: an RLE plane is too long", EXPORT_AGAIN
-            )
-        found = np.asarray(array)
+            raise self._damaged("the compressed pixels are damaged: an RLE plane is too long")
         if found.shape != (self._rows, self._columns) or found.dtype.kind not in "iu":
             raise self._view.fault("the decoded pixels have another size than Rows and Columns tell")
         return found
 
-    def _check_stream(self, stream: bytes) -> None:
+    def _checked(self, stream: bytes) -> Frame | None:
+        """Return what the stream says of its image, which must be what the header says; None for RLE, which says nothing."""
         if self.syntax == uids.RLELossless:
             fault = rle_fault(stream, planes=self._allocated // 8)
             if fault:
-                raise HeaderError(self._view.place, f"the compressed pixels are damaged: {fault}", EXPORT_AGAIN)
-            return
-        frame: Frame | None = jpeg2000_frame(stream) if self.syntax in JPEG2000 else jpeg_frame(stream)
+                raise self._damaged(f"the compressed pixels are damaged: {fault}")
+            return None
+        frame = jpeg2000_frame(stream) if self.syntax in JPEG2000 else jpeg_frame(stream)
         if frame is None:
-            raise HeaderError(
-                self._view.place,
-                f"the compressed pixels are no {self.syntax.name} stream, or its start is damaged",
-                EXPORT_AGAIN,
-            )
+            raise self._damaged(f"the compressed pixels are no {self.syntax.name} stream, or its start is damaged")
         if (frame.rows, frame.columns, frame.components) != (self._rows, self._columns, 1):
             raise self._view.fault("the compressed pixels have another size than Rows and Columns tell")
         if frame.bits > self._allocated:
             raise self._view.fault("the compressed pixels have more bits than BitsAllocated (0028,0100) tells")
+        if frame.signed and not self._signed:
+            raise self._view.fault("the compressed pixels are signed, PixelRepresentation (0028,0103) is not")
         if not is_whole(stream):
-            raise HeaderError(
-                self._view.place, "the compressed pixels are truncated: they have no end mark", EXPORT_AGAIN
-            )
+            raise self._damaged("the compressed pixels are truncated: they have no end mark")
+        return frame
+
+    def _damaged(self, what: str) -> HeaderError:
+        return HeaderError(self._view.place, what, EXPORT_AGAIN)
 
     def _within_bits(self, values: Stored) -> Stored:
         """Return the values without unused high bits, which may hold an overlay; anything else in them is a fault."""
@@ -230,6 +246,18 @@ def scaled(stored: Stored, one: Slice, out: npt.NDArray[np.floating[Any]]) -> No
         out[_is_padding(stored, padding)] = np.nan
 
 
+def _jpeg2000(stream: bytes, frame: Frame, signed: bool) -> Stored:
+    """Return the pixels of a JPEG 2000 stream; unsigned ones of an image of signed pixels are its two's complement."""
+    width = 1 if frame.bits <= 8 else 2 if frame.bits <= 16 else 4
+    decoded = decode_pixel_data(stream, version=2)
+    found: Stored = np.frombuffer(decoded, dtype=f"<{'i' if frame.signed else 'u'}{width}")
+    found = found.reshape(frame.rows, frame.columns)
+    if signed and not frame.signed:
+        shift = 8 * width - frame.bits
+        return np.asarray((found << shift).astype(f"i{width}") >> shift)
+    return found
+
+
 def exact_dtype(slices: Sequence[Slice]) -> type[np.float32] | type[np.float64]:
     """Return float32 where it holds all values of the slices exactly, that is for whole slopes and intercepts."""
     for one in slices:
@@ -253,16 +281,21 @@ def _as_stored(value: int, signed: bool, allocated: int) -> int:
     return wrapped - span if signed and wrapped >= span // 2 else wrapped
 
 
+def transfer_syntax(dataset: Dataset, place: str) -> str | None:
+    """Return the transfer syntax that a file names."""
+    meta = getattr(dataset, "file_meta", None)
+    return None if meta is None else View((meta,), place).text("TransferSyntaxUID")
+
+
 def stored_as(dataset: Dataset, view: View) -> uids.UID:
     """Return the transfer syntax, one of those that are read here."""
-    meta = getattr(dataset, "file_meta", None)
-    syntax = None if meta is None else meta.get("TransferSyntaxUID")
+    syntax = transfer_syntax(dataset, view.place)
     if syntax is None:
         raise view.fault("TransferSyntaxUID (0002,0010) is missing")
     if syntax not in NATIVE and syntax not in COMPRESSED:
         raise HeaderError(
             view.place,
-            f"pixels are stored as {uids.UID(syntax).name!r}, which is not read here",
+            f"pixels are stored as {uid_name(syntax)!r}, which is not read here",
             "Have the archive send another transfer syntax, e.g. Explicit VR Little Endian",
         )
-    return uids.UID(syntax)
+    return uids.UID(syntax)  # one of ours: known to be sound

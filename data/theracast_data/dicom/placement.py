@@ -62,6 +62,13 @@ def check_frame(frame: str | None, volume: Volume, place: str) -> None:
         )
 
 
+def other_patient(subject_id: str | None, volume: Volume) -> list[str]:
+    """Return a note where a region and an image in one frame of reference name different patients."""
+    if subject_id is None or volume.subject_id is None or subject_id == volume.subject_id:
+        return []
+    return [f"the file names the patient {subject_id!r}, the image {volume.subject_id!r}"]
+
+
 def place_mask(
     mask: npt.NDArray[np.bool_], affine: Affine, volume: Volume, *, resample: bool, place: str
 ) -> tuple[BoolArray, float, list[str]]:

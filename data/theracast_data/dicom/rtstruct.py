@@ -12,7 +12,7 @@ import pydicom.uid as uids
 from pydicom.dataset import Dataset
 
 from theracast_data.dicom.header import View, open_dicom
-from theracast_data.dicom.placement import check_frame, placed_region
+from theracast_data.dicom.placement import check_frame, other_patient, placed_region
 from theracast_data.dicom.polygons import Points, inside
 from theracast_data.errors import ImageError
 from theracast_data.volume import BoolArray, Region, Volume
@@ -72,7 +72,7 @@ def read_rtstruct(
     place = f"{path}, region {name!r}"
     view = _open(Path(path))
     items, frame = _region_items(view, name)
-    notes = _check_reference(view, frame, volume, place, other_series)
+    notes = _check_reference(view, frame, volume, place, other_series) + other_patient(view.text("PatientID"), volume)
     contours, other_notes = _contours(items, volume, place)
     notes += other_notes
     if off_grid == "resample":
@@ -160,7 +160,7 @@ def _contours(items: list[Dataset], volume: Volume, place: str) -> tuple[list[Co
     """Return the closed contours in the voxels of the image, and notes on what was left out."""
     to_voxels = np.asarray(np.linalg.inv(volume.affine), dtype=np.float64)
     contours: list[Contour] = []
-    others, twice = dict[str, int](), 0
+    others, twice, tiny = dict[str, int](), 0, 0
     seen: set[bytes] = set()
     for number, item in enumerate(items, start=1):
         one = View((item,), f"{place}, contour {number}")
@@ -169,6 +169,9 @@ def _contours(items: list[Dataset], volume: Volume, place: str) -> tuple[list[Co
             others[kind] = others.get(kind, 0) + 1
             continue
         points = _points(one, to_voxels)
+        if len(points) < 3:
+            tiny += 1
+            continue
         if points.tobytes() in seen:  # even-odd, the second would cut out the first
             twice += 1
             continue
@@ -180,9 +183,13 @@ def _contours(items: list[Dataset], volume: Volume, place: str) -> tuple[list[Co
             )
         contours.append(Contour(number, float(np.mean(planes)), points[:, :2]))
     if not contours:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in others.items())
+        kinds = ", ".join(
+            f"{count} {kind}" for kind, count in {**others, "of one or two corners": tiny}.items() if count
+        )
         raise ImageError(f"{place}: the region has no closed contour, only {kinds}. Draw it as closed contours.")
     notes = [f"{count} contours of type {kind} enclose nothing and were left out" for kind, count in others.items()]
+    if tiny:
+        notes.append(f"{tiny} contours of one or two corners enclose nothing and were left out")
     if twice:
         notes.append(f"{twice} contours were there twice and were taken once")
     return contours, notes
@@ -191,8 +198,8 @@ def _contours(items: list[Dataset], volume: Volume, place: str) -> tuple[list[Co
 def _points(one: View, to_voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the corners of a contour in voxels: column, row, slice."""
     numbers = one.numbers("ContourData")
-    if numbers is None or len(numbers) % 3 or len(numbers) < 9:
-        raise one.fault("ContourData (3006,0050) is not at least three corners of three coordinates")
+    if numbers is None or len(numbers) % 3:
+        raise one.fault("ContourData (3006,0050) is not corners of three coordinates")
     told = one.integer("NumberOfContourPoints")
     if told is not None and told != len(numbers) // 3:
         raise one.fault(f"ContourData (3006,0050) has {len(numbers) // 3} corners, NumberOfContourPoints says {told}")
@@ -260,7 +267,7 @@ def _fill(
         every = np.concatenate([one.points for one in contours])
         low = np.minimum(np.floor(every.min(axis=0)), 0).astype(int)
         high = np.maximum(np.ceil(every.max(axis=0)) + 1, [columns, rows]).astype(int)
-        if (high - low).max() > 8 * max(rows, columns) + 4096:
+        if (high - low).max() > 3 * max(rows, columns) + 1024:
             raise ImageError(
                 f"{place}: contour {contours[0].number} reaches far beyond the image. Name the image that it was drawn on."
             )

@@ -12,7 +12,7 @@ import pydicom.uid as uids
 
 from theracast_data.dicom.header import EXPORT_AGAIN, View, open_dicom
 from theracast_data.dicom.pixels import NATIVE, PIXEL_DATA, Pixels, stored_as
-from theracast_data.dicom.placement import ON_GRID, Affine, check_frame, place_mask, placed_region
+from theracast_data.dicom.placement import ON_GRID, Affine, check_frame, other_patient, place_mask, placed_region
 from theracast_data.dicom.slices import functional_groups
 from theracast_data.errors import ImageError
 from theracast_data.volume import BoolArray, Region, Volume
@@ -61,7 +61,7 @@ def read_segmentation(
     number, label = _chosen(segments_in(view), segment, view.place)
     place = f"{path}, segment {number} {label!r}"
     check_frame(view.text("FrameOfReferenceUID"), volume, place)
-    notes = _check_series(view, volume, place, other_series)
+    notes = _check_series(view, volume, place, other_series) + other_patient(view.text("PatientID"), volume)
     frames, how = _frames(view, number, threshold)
     notes += how
     if not frames:
@@ -196,12 +196,7 @@ def _on_grid(frames: list[SegFrame], volume: Volume) -> tuple[BoolArray, float] 
         unit = (axes.sum(axis=0) == 1).all() and (axes.sum(axis=1) <= 1).all()
         if not unit or np.abs((corners @ (to_image - whole).T)[:, :3]).max() > ON_GRID:
             return None
-        y, x = np.mgrid[0:rows, 0:columns]
-        at = [(whole[axis, 0] * x + whole[axis, 1] * y + whole[axis, 3]).astype(np.int64) for axis in range(3)]
-        slices, image_rows, image_columns = volume.shape
-        there = (at[0] >= 0) & (at[0] < image_columns) & (at[1] >= 0) & (at[1] < image_rows)
-        there &= (at[2] >= 0) & (at[2] < slices)
-        index = (at[2][there], at[1][there], at[0][there])
+        index, there = _places(whole, (rows, columns), volume.shape)
         if taken[index].any():
             raise ImageError(
                 f"frame {frame.number} of the segment lies where another does: several time points, or a damaged file. "
@@ -212,6 +207,25 @@ def _on_grid(frames: list[SegFrame], volume: Volume) -> tuple[BoolArray, float] 
         total += int(np.count_nonzero(frame.mask))
         held += int(np.count_nonzero(frame.mask[there]))
     return placed, 1 - held / total if total else 0.0
+
+
+def _places(
+    whole: Affine, frame: tuple[int, int], shape: tuple[int, int, int]
+) -> tuple[tuple[Any, ...], tuple[Any, ...] | npt.NDArray[np.bool_]]:
+    """Return where in the image the pixels of a frame lie, as an index of it, and which pixels these are, as one of the frame."""
+    slices, rows, columns = shape
+    if (whole[:2, :2] == np.eye(2)).all():  # rows and columns are those of the image: no need to place each pixel
+        left, top, plane = (int(number) for number in whole[:3, 3])
+        across = range(max(left, 0), min(left + frame[1], columns))
+        down = range(max(top, 0), min(top + frame[0], rows))
+        if not (0 <= plane < slices and across and down):
+            return (slice(0, 0), slice(0, 0), slice(0, 0)), (slice(0, 0), slice(0, 0))
+        inside = (slice(down.start - top, down.stop - top), slice(across.start - left, across.stop - left))
+        return (plane, slice(down.start, down.stop), slice(across.start, across.stop)), inside
+    y, x = np.mgrid[0 : frame[0], 0 : frame[1]]
+    at = [(whole[axis, 0] * x + whole[axis, 1] * y + whole[axis, 3]).astype(np.int64) for axis in range(3)]
+    there = (at[0] >= 0) & (at[0] < columns) & (at[1] >= 0) & (at[1] < rows) & (at[2] >= 0) & (at[2] < slices)
+    return (at[2][there], at[1][there], at[0][there]), there
 
 
 def _stacked(frames: list[SegFrame], view: View, place: str) -> tuple[BoolArray, Affine]:

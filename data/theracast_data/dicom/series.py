@@ -17,10 +17,10 @@ from pydicom.dataset import FileDataset
 from theracast_data.dicom.faults import Faults
 from theracast_data.dicom.header import HeaderError, View, dicom_files, open_dicom
 from theracast_data.dicom.pixels import Pixels, exact_dtype, scaled
-from theracast_data.dicom.slices import Slice, read_slices
-from theracast_data.dicom.stack import Grid, arrange, check_alike
+from theracast_data.dicom.slices import Slice, pet_units, read_slices
+from theracast_data.dicom.stack import Grid, arrange, check_alike, check_slopes
 from theracast_data.errors import ImageError
-from theracast_data.volume import Batch, Volume
+from theracast_data.volume import Batch, FloatArray, Volume
 
 UNITS = {"BQML": "Bq/mL", "GML": "g/mL", "CNTS": "counts"}
 
@@ -53,7 +53,8 @@ def read_series(
             stacks, e.g. `{"TemporalPositionIndex": 1}`.
         spacing_tolerance: how far a slice may lie from its even place, as a share of the spacing.
         single_slice: accept one slice as a volume.
-        partial: accept fewer slices than NumberOfSlices (0054,0081) of PET tells, as after cropping.
+        partial: accept fewer slices than NumberOfSlices (0054,0081) of PET or SpacingBetweenSlices (0018,0088) tells, as after
+            cropping or thinning.
 
     Raises:
         ImageError: anything that keeps the files from being one whole volume; all faults of a kind, with the files.
@@ -83,9 +84,10 @@ def load_series(
     slices = read_slices(datasets, faults, select)
     faults.stop()
     check_alike(slices, faults)
+    check_slopes(slices, faults)
     _check_same_images(slices, faults)
     faults.stop()
-    grid = arrange(slices, faults, spacing_tolerance=spacing_tolerance, single_slice=single_slice)
+    grid = arrange(slices, faults, spacing_tolerance=spacing_tolerance, single_slice=single_slice, partial=partial)
     if not partial:
         _check_number(slices, faults)
     faults.stop()
@@ -99,6 +101,7 @@ def check_headers(datasets: Sequence[tuple[Path, FileDataset]], faults: Faults) 
     if faults or not slices:
         return
     check_alike(slices, faults)
+    check_slopes(slices, faults)
     _check_same_images(slices, faults)
     if not faults:
         arrange(slices, faults, spacing_tolerance=0.01, single_slice=False)
@@ -227,22 +230,7 @@ def _check_number(slices: Sequence[Slice], faults: Faults) -> None:
 
 def _volume(grid: Grid, faults: Faults) -> Volume:
     first = grid.slices[0]
-    values = np.empty((len(grid.slices), first.rows, first.columns), dtype=exact_dtype(grid.slices))
-    open_files: dict[Path, Pixels] = {}
-    frames = {one.path: one.view.integer("NumberOfFrames") or 1 for one in grid.slices}
-    lossy = False
-    for number, one in enumerate(grid.slices):
-        try:
-            if one.path not in open_files:
-                if len(frames) == len(grid.slices):
-                    open_files.clear()
-                open_files[one.path] = Pixels(one.dataset, one.path.name, frames=frames[one.path])
-            pixels = open_files[one.path]
-            scaled(pixels.frame(one.frame), one, values[number])
-            lossy = lossy or pixels.lossy
-        except HeaderError as fault:
-            faults.add(fault.what, f"{fault.remedy}.", fault.place)
-    faults.stop()
+    values, lossy = _values(grid, faults)
     view = first.view
     return Volume(
         values=values,
@@ -263,11 +251,39 @@ def _volume(grid: Grid, faults: Faults) -> Volume:
     )
 
 
+def _values(grid: Grid, faults: Faults) -> tuple[FloatArray, bool]:
+    """Return the values of the slices in their order, and whether they were compressed with loss."""
+    first = grid.slices[0]
+    frames = {one.path: one.view.integer("NumberOfFrames") or 1 for one in grid.slices}
+    single = len(frames) == len(grid.slices)
+    opened: dict[Path, Pixels] = {}
+    lossy = False
+    values: FloatArray | None = None
+    for number, one in enumerate(grid.slices):
+        try:
+            if one.path not in opened:
+                if single:
+                    opened.clear()
+                opened[one.path] = Pixels(one.dataset, one.path.name, frames=frames[one.path], path=one.path)
+            pixels = opened[one.path]
+            stored = pixels.frame(one.frame)
+            if values is None:  # only now: sizes in a damaged header may ask for more memory than there is
+                values = np.empty((len(grid.slices), first.rows, first.columns), dtype=exact_dtype(grid.slices))
+            scaled(stored, one, values[number])
+            lossy = lossy or pixels.lossy
+        except HeaderError as fault:
+            faults.add(fault.what, f"{fault.remedy}.", fault.place)
+    faults.stop()
+    assert values is not None
+    return values, lossy
+
+
 def _unit(view: View) -> str | None:
     """Return the unit of the values. CT without RescaleType is in HU by the standard (PS3.3, C.8.2.1)."""
-    modality, units, kind = view.text("Modality"), view.text("Units"), view.text("RescaleType")
+    modality, kind = view.text("Modality"), view.text("RescaleType")
     if modality == "PT":
-        return UNITS.get(units or "", units)
+        units = pet_units(view)
+        return UNITS.get(units, units)
     if modality == "CT":
         return kind or "HU" if kind != "US" else None
     return None if kind in (None, "US") else kind

@@ -12,15 +12,15 @@ import pydicom.uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from theracast_data.dicom.faults import Faults
-from theracast_data.dicom.header import HeaderError, View
+from theracast_data.dicom.header import HeaderError, View, tag_name, uid_name
 from theracast_data.errors import ImageError
 
-SINGLE_FRAME = {
+SINGLE_FRAME: dict[str, str] = {
     uids.CTImageStorage: "CT",
     uids.MRImageStorage: "MR",
     uids.PositronEmissionTomographyImageStorage: "PT",
 }
-MULTI_FRAME = {
+MULTI_FRAME: dict[str, str] = {
     uids.EnhancedCTImageStorage: "CT",
     uids.EnhancedMRImageStorage: "MR",
     uids.EnhancedPETImageStorage: "PT",
@@ -30,7 +30,17 @@ MULTI_FRAME = {
 }
 IMAGES = SINGLE_FRAME | MULTI_FRAME
 
-IDENTITY = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "SOPClassUID")
+IDENTITY = (
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "Modality",
+    "SOPClassUID",
+    "Manufacturer",
+    "ManufacturerModelName",
+)
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID")
 STORED = ("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
 PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
 SCALE = ("RescaleType", "Units", "DecayCorrection", "SUVType", "CorrectedImage")
@@ -46,6 +56,9 @@ ACQUISITION_NUMBERS = (
     "FlipAngle",
     "SliceThickness",
 )
+
+MEASURED = {"Bq/ml": "BQML", "{SUVbw}g/ml": "GML", "g/ml{SUVbw}": "GML", "{counts}": "CNTS"}
+"""Units of PET in the code of enhanced images (UCUM, DICOM CID 83 and 84), as Units (0054,1001) tells them."""
 
 Trait = str | float | tuple[float, ...] | None
 
@@ -142,6 +155,21 @@ def _text(value: Trait) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def pet_units(view: View) -> str:
+    """Return the unit of PET values: Units (0054,1001), or that of the real-world values of an enhanced image.
+
+    Raises:
+        ImageError: neither is there.
+    """
+    units = view.text("Units")
+    if units is not None:
+        return units
+    codes = [View((item,), view.place).text("CodeValue") or "" for item in view.items("MeasurementUnitsCodeSequence")]
+    if len(codes) != 1:
+        raise view.fault("Units (0054,1001) is missing, and so is MeasurementUnitsCodeSequence (0040,08EA)")
+    return MEASURED.get(codes[0], codes[0])
+
+
 def same_trait(first: Trait, second: Trait) -> bool:
     """Return whether two values are the same; numbers to a relative 1e-4."""
     if isinstance(first, str) or isinstance(second, str) or first is None or second is None:
@@ -172,7 +200,7 @@ def _views(path: Path, dataset: FileDataset) -> list[View]:
     whole = View((dataset,), path.name)
     kind = whole.need_text("SOPClassUID")
     if kind not in IMAGES:
-        name = uids.UID(kind).name
+        name = uid_name(kind)
         raise HeaderError(
             path.name,
             f"this is no CT, MR or PET image but {name!r}",
@@ -211,16 +239,16 @@ def _groups(view: View, keyword: str) -> list[Dataset]:
 
 
 def _macros(item: Dataset, view: View) -> tuple[Dataset, ...]:
-    """Return the functional groups of a frame: the first item of each sequence."""
+    """Return the functional groups of a frame: of each sequence its item. Of two, neither holds alone, so that none is taken."""
     try:
-        return tuple(element.value[0] for element in item if element.VR == "SQ" and element.value)
+        return tuple(element.value[0] for element in item if element.VR == "SQ" and len(element.value) == 1)
     except Exception as error:  # pydicom converts late, and fails in many ways
         raise view.fault("a functional group cannot be read: the file is damaged") from error
 
 
 def _slice(view: View, path: Path, frame: int) -> Slice:
     modality = view.need_text("Modality")
-    if IMAGES[uids.UID(view.need_text("SOPClassUID"))] != modality:
+    if IMAGES[view.need_text("SOPClassUID")] != modality:
         raise view.fault(f"Modality (0008,0060) is {modality}, which the kind of image contradicts")
     rows, columns = view.need_integer("Rows"), view.need_integer("Columns")
     spacing = view.need_numbers("PixelSpacing", 2)
@@ -262,12 +290,19 @@ def _slice(view: View, path: Path, frame: int) -> Slice:
 
 
 def _scale(view: View, modality: str) -> tuple[float, float]:
-    """Return slope and intercept. CT and PET must have them; MR may have none, but not half."""
+    """Return slope and intercept. CT and PET must have them; MR may have none, but not half.
+
+    PET of an enhanced image tells its unit with the slope and intercept of the real-world values; these then count.
+    """
     slope, intercept = view.number("RescaleSlope"), view.number("RescaleIntercept")
+    if modality == "PT" and view.text("Units") is None:
+        slope, intercept = view.number("RealWorldValueSlope"), view.number("RealWorldValueIntercept")
     if slope is None and intercept is None and modality == "MR":
         return 1.0, 0.0
     if slope is None or intercept is None:
         missing = "RescaleSlope (0028,1053)" if slope is None else "RescaleIntercept (0028,1052)"
+        if modality == "PT" and view.text("Units") is None:
+            missing = "Units (0054,1001), or RealWorldValueSlope (0040,9225) or RealWorldValueIntercept (0040,9224),"
         raise view.fault(f"{missing} is missing")
     if slope == 0:
         raise view.fault("RescaleSlope (0028,1053) is 0")
@@ -282,9 +317,13 @@ def _traits(view: View, modality: str) -> dict[str, Trait]:
             "SamplesPerPixel (0028,0002) is not 1: a colour picture holds no measured values",
             "Take it out of the folder",
         )
-    if modality == "PT":
-        view.need_text("Units")
+    for keyword in UIDS:
+        uid = view.text(keyword)
+        if uid is not None and not (uid.replace(".", "").isdecimal() and uid.isascii()):
+            raise view.fault(f"{tag_name(keyword)} is no UID: it is damaged")
     traits: dict[str, Trait] = {
         keyword: view.text(keyword) for keyword in (*IDENTITY, *STORED, *PADDING, *SCALE, *ACQUISITION)
     }
+    if modality == "PT":
+        traits["Units"] = pet_units(view)
     return traits | {keyword: view.number(keyword) for keyword in ACQUISITION_NUMBERS}

@@ -40,12 +40,25 @@ def check_alike(slices: Sequence[Slice], faults: Faults) -> None:
     """Note in which elements slices differ that must agree."""
     for keyword in slices[0].traits:
         values = [one.traits[keyword] for one in slices]
-        groups = _groups(values)
+        groups = _groups(values, exact=keyword in ("RescaleSlope", "RescaleIntercept"))
         if len(groups) == 1:
             continue
         common = max(groups, key=lambda group: len(group[1]))
         others = [slices[number].place for group in groups if group is not common for number in group[1]]
         faults.add(*_difference(keyword, groups), others)
+
+
+def check_slopes(slices: Sequence[Slice], faults: Faults) -> None:
+    """Note slices of PET whose slope differs from one that nearly all others share; where all differ (GE), that is right."""
+    slopes = Counter(one.slope for one in slices)
+    usual, count = slopes.most_common(1)[0]
+    odd = [one.place for one in slices if one.slope != usual]
+    if slices[0].traits["Modality"] == "PT" and odd and count > 3 and len(odd) <= max(2, len(slices) // 10):
+        faults.add(
+            f"values on different scales: RescaleSlope (0028,1053) is the same in {count} slices and another in {len(odd)}",
+            "Export the series again; slopes are one for all, or one for each.",
+            odd,
+        )
 
 
 def arrange(
@@ -54,6 +67,7 @@ def arrange(
     *,
     spacing_tolerance: float,
     single_slice: bool,
+    partial: bool = False,
 ) -> Grid | None:
     """Return the slices on their grid, or None with the reasons in `faults`. The slices agree in their traits.
 
@@ -62,6 +76,7 @@ def arrange(
         faults: takes what is wrong.
         spacing_tolerance: how far a slice may lie from its place, as a share of the spacing.
         single_slice: whether one slice is a volume (its spacing is then SliceThickness).
+        partial: whether slices may be fewer than the files tell, e.g. every second.
     """
     normal = slices[0].normal
     positions = np.array([one.position for one in slices])
@@ -78,15 +93,16 @@ def arrange(
     spacing = float((heights[-1] - heights[0]) / (len(ordered) - 1))
     _check_shear(ordered, positions, heights, normal, faults)
     _check_order(ordered, heights, faults)
-    _check_thinned(ordered[0], spacing, faults)
+    if not partial:
+        _check_thinned(ordered[0], spacing, faults)
     return None if faults else Grid(ordered, _affine(ordered[0], normal * spacing))
 
 
-def _groups(values: Sequence[Trait]) -> list[tuple[Trait, list[int]]]:
+def _groups(values: Sequence[Trait], *, exact: bool) -> list[tuple[Trait, list[int]]]:
     groups: list[tuple[Trait, list[int]]] = []
     for number, value in enumerate(values):
         for known, members in groups:
-            if known == value or same_trait(known, value):
+            if known == value or (not exact and same_trait(known, value)):
                 members.append(number)
                 break
         else:
@@ -126,7 +142,7 @@ def _shown(value: Trait) -> str:
         return "none"
     if isinstance(value, tuple):
         return "\\".join(f"{part:g}" for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _single(one: Slice, faults: Faults, single_slice: bool) -> Grid | None:
@@ -265,9 +281,9 @@ def _check_shear(
 
 
 def _check_order(ordered: Sequence[Slice], heights: npt.NDArray[np.float64], faults: Faults) -> None:
-    """Note that SliceLocation or the numbering contradicts the positions: tags of two files were swapped.
+    """Note that SliceLocation or the numbering follows the positions but for two slices: their tags were exchanged.
 
-    The numbering of a series need not follow the positions at all; where it does except in a few places, these are wrong.
+    A numbering need not follow the positions at all, and may begin anew with each bed position; that is no fault.
     """
     for keyword in ("SliceLocation", "InstanceNumber"):
         try:
@@ -275,18 +291,17 @@ def _check_order(ordered: Sequence[Slice], heights: npt.NDArray[np.float64], fau
         except HeaderError as fault:
             faults.add(fault.what, f"{fault.remedy}.", fault.place)
             continue
-        if len(ordered) < 4 or any(value is None for value in values):
+        if len(ordered) < 5 or any(value is None for value in values):
             continue
-        steps = np.sign(np.diff(np.array(values, dtype=np.float64)))
-        along = 1.0 if (steps > 0).sum() >= (steps < 0).sum() else -1.0
-        against = np.flatnonzero(steps != along)
-        few = max(2, len(steps) // 10)
-        if against.size and against.size <= few:
+        told = np.array(values, dtype=np.float64)
+        along = np.sign((told - told.mean()) @ (heights - heights.mean()))
+        exchanged = np.flatnonzero(along * told != np.sort(along * told))
+        if len(exchanged) == 2:
             faults.add(
-                f"{tag_name(keyword)} runs against the positions (ImagePositionPatient (0020,0032)) at "
-                f"{against.size} of {len(steps)} steps: tags of slices were exchanged or damaged",
+                f"{tag_name(keyword)} runs against the positions (ImagePositionPatient (0020,0032)) in two slices: "
+                "their tags were exchanged or damaged",
                 "Export the series again.",
-                [f"{ordered[step].place} and {ordered[step + 1].place}" for step in against.tolist()],
+                [ordered[number].place for number in exchanged.tolist()],
             )
 
 
@@ -304,5 +319,5 @@ def _check_thinned(first: Slice, spacing: float, faults: Faults) -> None:
         faults.add(
             f"slices lie {spacing:.4g} mm apart, {round(steps)} times SpacingBetweenSlices (0018,0088): "
             f"only every {round(steps)}. slice is here",
-            "Fetch the missing ones from the archive.",
+            "Fetch the missing ones from the archive, or accept these with partial=True.",
         )

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from theracast_data.events.concepts import Concept
+from theracast_data.events.fhir_reading import FhirReading
 from theracast_data.section import Section
 
 
@@ -20,6 +21,10 @@ class EventSection(Section):
     )
     concepts: dict[str, Concept] = Field(
         {}, description="Name of a concept to its codes, unit and ranges; variants, diagnoses and drugs need none."
+    )
+
+    fhir: FhirReading = Field(
+        FhirReading(), description="How the FHIR bundle of a patient to be scored is read: as the store was ingested."
     )
 
     @field_validator("concepts")

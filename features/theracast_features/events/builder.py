@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,9 @@ from theracast_data.events.access import KEY
 from theracast_data.events.concepts import Concept
 from theracast_data.events.normalise import concept_events
 from theracast_data.events.schema import empty_events
-from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_data.sources import Kind
+from theracast_features.naming import label_from_name
+from theracast_features.specs import FeatureSpec, FeatureTable, feature_name
 
 
 class EventBuilder(Protocol):
@@ -102,6 +104,36 @@ def named_columns(table: pd.DataFrame, meanings: dict[str, FeatureSpec]) -> pd.D
     """Return the columns of a builder's table that have a meaning, as float64 under the names of their features."""
     chosen = table[list(meanings)].astype(np.float64)
     return chosen.set_axis([spec.name for spec in meanings.values()], axis=1)
+
+
+def concept_meanings(
+    concept: str,
+    name: str | None,
+    columns: Sequence[str],
+    described: Mapping[Any, tuple[str, str | None, Kind, str | None]],
+    concepts: Mapping[str, Concept],
+) -> dict[str, FeatureSpec]:
+    """Return what each column of a table made from one concept means.
+
+    Args:
+        name: in the features; by default that of the concept.
+        described: column to label, unit, kind and publication.
+    """
+    meant, called = concepts[concept], name or concept
+    meanings = {}
+    for column in dict.fromkeys(columns):
+        label, unit, kind, source = described[column]
+        meanings[str(column)] = FeatureSpec(
+            name=feature_name(meant.modality, called, column),
+            modality=meant.modality,
+            kind=kind,
+            label=f"{meant.label or label_from_name(called)}, {label}",
+            columns=(concept,),
+            unit=unit,
+            role="derived",
+            source=source,
+        )
+    return meanings
 
 
 def column_of(name: str, meanings: dict[str, FeatureSpec]) -> str:

@@ -60,6 +60,7 @@ class EventPlan:
         wanted: one row per concept: name, position, longest window, ends of the reference range (null: open).
         cells: one per column of the result.
         targets: for each window, an aggregate and the column of every concept, -1 where it has none.
+        nought: the columns that are 0 rather than missing where no event is seen.
         catalogue: the meaning of each.
     """
 
@@ -68,6 +69,7 @@ class EventPlan:
     wanted: pa.Table
     cells: tuple[Cell, ...]
     targets: tuple[tuple[tuple[Aggregate, NDArray[np.intp]], ...], ...]
+    nought: NDArray[np.intp]
     catalogue: tuple[FeatureSpec, ...]
 
 
@@ -125,6 +127,7 @@ def _plan(features: tuple[EventFeatures, ...], named: tuple[tuple[str, Concept],
             [any(end is not None for end in concepts[name].reference_range or ()) for name in names],
             windows=len(windows),
         ),
+        nought=np.flatnonzero([cell.aggregate in ("count", "exists") for cell in cells]),
         catalogue=tuple(catalogue),
     )
 

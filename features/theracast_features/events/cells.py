@@ -82,9 +82,7 @@ def feature_table(grouped: pa.Table, decisions: pd.DataFrame, plan: EventPlan) -
     """Return one row per decision, in their order, from the rows that the SQL text gives in any order."""
     count = len(decisions)
     values = np.full((len(plan.cells), count), np.nan)
-    for row, cell in enumerate(plan.cells):
-        if cell.aggregate in ("count", "exists"):
-            values[row] = 0.0
+    values[plan.nought] = 0.0
     flat = values.reshape(-1)
     # Sorted once, each column of the result is filled from its top to its end.
     order = np.argsort(grouped["place"].to_numpy().astype(np.int64) * count + grouped["decision"].to_numpy())

@@ -19,7 +19,7 @@ from theracast_data.events.concepts import Concept
 from theracast_data.events.report import IngestReport
 from theracast_data.section import Section
 from theracast_data.sources import Kind
-from theracast_features.events.builder import column_of, concept_step, concept_values, named_columns
+from theracast_features.events.builder import column_of, concept_meanings, concept_step, concept_values, named_columns
 from theracast_features.events.start import TreatmentStart, start_step, with_start
 from theracast_features.events.visible import (
     by_decision,
@@ -29,8 +29,7 @@ from theracast_features.events.visible import (
     start_times,
     visible_events,
 )
-from theracast_features.naming import label_from_name
-from theracast_features.specs import FeatureSpec, feature_name
+from theracast_features.specs import FeatureSpec
 
 Floats = NDArray[np.float64]
 DAYS_PER_MONTH = 365.25 / 12
@@ -237,21 +236,8 @@ class GrowthBuilder:
 
     @cached_property
     def _meanings(self) -> dict[str, FeatureSpec]:
-        concept, name = self.concepts[self.section.concept], self.section.name or self.section.concept
-        meanings = {}
-        for column in dict.fromkeys(self.section.growth):
-            label, unit, kind, source = _MEANINGS[column]
-            meanings[str(column)] = FeatureSpec(
-                name=feature_name(concept.modality, name, column),
-                modality=concept.modality,
-                kind=kind,
-                label=f"{concept.label or label_from_name(name)}, {label}",
-                columns=(self.section.concept,),
-                unit=unit,
-                role="derived",
-                source=source,
-            )
-        return meanings
+        section = self.section
+        return concept_meanings(section.concept, section.name, section.growth, _MEANINGS, self.concepts)
 
     @property
     def catalogue(self) -> tuple[FeatureSpec, ...]:

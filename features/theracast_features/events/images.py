@@ -10,16 +10,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from theracast_data.errors import StudyError
 from theracast_data.events.concepts import Concept
 from theracast_features.events.aggregates import AggregateBuilder
+from theracast_features.events.builder import coded_events
 from theracast_features.events.section import EventFeatures
+from theracast_features.events.visible import dated, visible_events
 from theracast_features.imaging.measure import Meaning, meanings
 from theracast_features.imaging.section import ImageFeatures, fits, measure_code
 from theracast_features.specs import FeatureSpec
+
+_OF_THE_LAST = frozenset({"last", "change", "relative_change", "change_per_day"})
 
 
 class ImageBuilder:
@@ -50,8 +56,18 @@ class ImageBuilder:
         self.catalogue: tuple[FeatureSpec, ...] = tuple(self._described(spec) for spec in self._aggregates.catalogue)
 
     def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return every aggregate of every measurement that is kept."""
-        return self._aggregates.build(events, decisions)
+        """Return every aggregate of every measurement that is kept.
+
+        What is not defined in the last scan (the mean of the voxels above a threshold, where there is none) is missing:
+        the scan before says nothing of what is there now.
+        """
+        frame = self._aggregates.build(events, decisions)
+        outdated = self._outdated(events, decisions)
+        for spec in self.catalogue:
+            code = measure_code(self.name, self.section.measures, self._measure(spec))
+            if code in outdated and spec.name.rsplit(".", 2)[1] in _OF_THE_LAST:
+                frame.loc[outdated[code], spec.name] = np.nan
+        return frame
 
     def steps(self, name: str) -> tuple[str, ...]:
         """Return how it was measured, which scans are seen, and what is made of them."""
@@ -59,14 +75,37 @@ class ImageBuilder:
         measured = (
             f"measured in {self.section.modality}, region {regions}, by the settings {self.section.measures.digest}"
         )
-        return (measured, *self._aggregates.steps(name))
+        last = "missing where the last scan has no such measurement"
+        of_the_last = name.rsplit(".", 2)[1] in _OF_THE_LAST
+        fitted = self.section.fitted_habitats if name.split(".")[2].startswith("habitat_") else None
+        if fitted is not None:
+            measured += f"; habitats of {', '.join(fitted.maps)} fitted on {fitted.patients} development patients"
+        return (measured, *self._aggregates.steps(name), *((last,) if of_the_last else ()))
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
         """Return the measurements of the scans that the aggregate has seen."""
         return self._aggregates.rows(name, events, decisions)
 
+    def _outdated(self, events: pa.Table, decisions: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
+        """Return by code the decisions (n,) that see a later scan than the last one with this measurement."""
+        prefix = measure_code(self.name, self.section.measures, "")
+        own = coded_events(events, lambda code: code.startswith(prefix))
+        if not own.num_rows:
+            return {}
+        columns = own.select(["subject_id", "time", "code", "available_time"]).to_pandas()
+        seen = dated(visible_events(columns, decisions))
+        last = seen.groupby("decision")["time"].transform("max")
+        newest = (seen["time"] == last).groupby([seen["decision"], seen["code"]]).any()
+        found: dict[str, NDArray[np.bool_]] = {}
+        for decision, code in newest.index[~newest]:
+            found.setdefault(code, np.zeros(len(decisions), dtype=bool))[decision] = True
+        return found
+
+    def _measure(self, spec: FeatureSpec) -> str:
+        return spec.columns[0].removeprefix(f"{self.name}.")
+
     def _described(self, spec: FeatureSpec) -> FeatureSpec:
-        measure = spec.columns[0].removeprefix(f"{self.name}.")
+        measure = self._measure(spec)
         return replace(spec, code=self._kept[measure].code, icc=self.section.icc.get(measure))
 
 

@@ -12,10 +12,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
+from theracast_data.events.concepts import Concept
 from theracast_data.section import Section
 from theracast_data.sources import Kind
+from theracast_features.events.builder import coded_events, column_of, named_columns
+from theracast_features.events.start import TreatmentStart, start_step, with_start
 from theracast_features.events.therapy import RESPONSE_RANK
-from theracast_features.events.visible import by_decision, groups, require_columns, start_times, visible_events
+from theracast_features.events.visible import by_decision, dated, groups, require_columns, start_times, visible_events
 from theracast_features.imaging.best_response import best_overall_response
 from theracast_features.imaging.recist import STATUSES, RecistRules, time_points
 from theracast_features.naming import label_from_name
@@ -82,11 +85,16 @@ class RecistSection(Section):
     new_lesion_codes: tuple[str, ...] = Field(
         (), description="Codes of events each of which reports a new lesion; a final * stands for any ending."
     )
+    start: TreatmentStart | None = Field(
+        None, description="Start of the treatment, for the baseline; by default the first assessment is the baseline."
+    )
     visit_days: float = Field(
         14.0, ge=0, description="Events up to this many days (d) after the first of an assessment belong to it."
     )
     columns: tuple[RecistColumn, ...] = Field(RECIST, min_length=1, description="Which become features.")
-    min_stable_days: float = Field(42.0, ge=0, description="Least time (d) from baseline of stable disease as best.")
+    min_stable_days: float = Field(
+        42.0, ge=0, description="Least time (d) from the start (or the baseline) of stable disease as best."
+    )
     rules: RecistRules = Field(default_factory=RecistRules, description="Thresholds, by default those of RECIST 1.1.")
 
     @field_validator("new_lesion_codes")
@@ -113,13 +121,10 @@ def _checked_codes(codes: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class RecistBuilder:
-    """RECIST features of one section, from a table of events.
-
-    The baseline is the last assessment at or before the column `start` of the decisions, where there is one; without that
-    column the first assessment.
-    """
+    """One `features.recist` of a study; see `EventBuilder`. `concepts` need hold only that of the section's `start`."""
 
     section: RecistSection
+    concepts: Mapping[str, Concept]
 
     @cached_property
     def _meanings(self) -> dict[str, FeatureSpec]:
@@ -143,28 +148,40 @@ class RecistBuilder:
         return tuple(self._meanings.values())
 
     def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return (n, p) float64 as of each decision, named as the catalogue."""
-        since = "start" if "start" in decisions else None
-        table = recist_features(events.to_pandas(), decisions, self.section, since=since)
-        return table[list(self._meanings)].set_axis([spec.name for spec in self.catalogue], axis=1)
+        """Return the course by RECIST as of each decision."""
+        asked = with_start(events, decisions, self.section.start, self.concepts)
+        return named_columns(recist_features(self._coded(events), asked, self.section, since="start"), self._meanings)
 
     def steps(self, name: str) -> tuple[str, ...]:
-        """Return sentences from the events to the feature."""
-        column = next(column for column, spec in self._meanings.items() if spec.name == name)
-        lesions = [f"{one.name} ({one.kind}{', node' if one.nodal else ''})" for one in self.section.lesions]
+        """Return which events measure what, from when, and the rule."""
+        spec = self._meanings[column_of(name, self._meanings)]
+        lesions = [
+            f"{one.name} ({one.kind}{', node' if one.nodal else ''}): {', '.join(one.codes)}"
+            for one in self.section.lesions
+        ]
         return (
-            f"lesions: {', '.join(lesions)}; new lesions: {', '.join(self.section.new_lesion_codes) or 'none coded'}",
+            f"lesions: events of the codes of {'; '.join(lesions)}",
+            f"new lesions: events of the codes {', '.join(self.section.new_lesion_codes) or '(none given)'}",
             "seen: those up to the decision that were available by then",
             f"assessments: events up to {self.section.visit_days:g} d after the first belong to it",
-            f"{column}: {_MEANINGS[column][0]}",  # type: ignore[index]
-            f"rule: {_SOURCE}",
+            start_step(self.section.start, self.concepts) + (", or the first" if self.section.start else ""),
+            f"rule: {spec.source}",
         )
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return the events that made the feature, with `decision`, oldest first."""
-        since = "start" if "start" in decisions else None
-        used = _assessed(events.to_pandas(), decisions, self.section, since=since)
+        """Return the measurements from the baseline on that the features are made from."""
+        asked = with_start(events, decisions, self.section.start, self.concepts)
+        used = _assessed(self._coded(events), asked, self.section, since="start")
         return used.drop(columns=["lesion", "kind", "nodal", "visit", "status", "diameter_mm"])
+
+    def _coded(self, events: pa.Table) -> pd.DataFrame:
+        patterns = [code for lesion in self.section.lesions for code in lesion.codes] + [*self.section.new_lesion_codes]
+
+        def wanted(code: str) -> bool:
+            return bool(_matching(pd.Index([code]), tuple(patterns)))
+
+        chosen: pd.DataFrame = coded_events(events, wanted).to_pandas()
+        return chosen
 
 
 def recist_features(
@@ -191,7 +208,11 @@ def recist_features(
         table = pd.DataFrame(columns=list(RECIST), dtype=np.float64)
     else:
         points = time_points(frame, rules=section.rules)
-        rows = {int(str(one)): _summary(mine, section) for one, mine in points.groupby("subject_id", sort=False)}
+        starts = start_times(decisions, since)
+        rows = {
+            int(str(one)): _summary(mine, starts[int(str(one))], section)
+            for one, mine in points.groupby("subject_id", sort=False)
+        }
         table = pd.DataFrame.from_dict(rows, orient="index", columns=list(RECIST), dtype=np.float64)
         seen = used.groupby("decision")["index_time"].first()
         last = points[points["sum_mm"].notna()].groupby("subject_id")["time"].max()
@@ -202,14 +223,15 @@ def recist_features(
     return table
 
 
-def _summary(points: pd.DataFrame, section: RecistSection) -> tuple[float, ...]:
+def _summary(points: pd.DataFrame, start: pd.Timestamp | None, section: RecistSection) -> tuple[float, ...]:
     """Return `RECIST` of the time points of one decision; the days since the last sum are added by the caller."""
     first, later = points.iloc[0], points.iloc[1:]
     measured = points[points["sum_mm"].notna()]
     last = measured.iloc[-1] if len(measured) else first
     answers = list(later["overall"])
     rank = {**RESPONSE_RANK, "NonCR/NonPD": RESPONSE_RANK["SD"]}
-    best = best_overall_response(list(later["days"]), answers, min_stable_days=section.min_stable_days)
+    treated = 0.0 if start is None else (start - first["time"]) / pd.Timedelta(days=1)
+    best = best_overall_response(list(later["days"] - treated), answers, min_stable_days=section.min_stable_days)
     days = float(last["days"])
     change = float(last["change_mm"]) if days > 0 else np.nan
     return (
@@ -242,7 +264,7 @@ def _assessed(
     """
     require_columns(events, ("subject_id", "time", "code", "numeric_value"), what="events")
     named = _named(events, section)
-    seen = visible_events(named, decisions).dropna(subset=["time"])
+    seen = dated(visible_events(named, decisions))
     seen = _with_sizes(seen).sort_values(
         ["decision", "time", "lesion", "diameter_mm"], na_position="first", kind="stable"
     )

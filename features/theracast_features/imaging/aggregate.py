@@ -15,7 +15,7 @@ from theracast_features.imaging.levels import DIRECTIONS, IN_SLICE, LevelVolume
 from theracast_features.imaging.settings import Aggregation, Extent
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+Counts = NDArray[np.int32]
 Steps = tuple[tuple[int, int, int], ...]
 # Matrices of the given voxels along the given steps, (n_steps, n_levels, n_columns).
 Matrices = Callable[[NDArray[np.int64], Steps], Counts]
@@ -65,7 +65,7 @@ def _by_slice(
         if "2D_avg" in aggregations:
             averaged += [features(matrix, len(voxels)) for matrix in found]
         if "2D_comb" in aggregations:
-            merged.append(features(found.sum(axis=0), len(voxels) * len(IN_SLICE)))
+            merged.append(features(found.sum(axis=0, dtype=np.int32), len(voxels) * len(IN_SLICE)))
     assert total is not None
     n = len(volume.voxels)
     results: dict[Aggregation, Floats] = {}
@@ -76,7 +76,7 @@ def _by_slice(
     if "2_5D_avg" in aggregations:
         results["2_5D_avg"] = mean_of([features(matrix, n) for matrix in total])
     if "2_5D_comb" in aggregations:
-        results["2_5D_comb"] = features(total.sum(axis=0), n * len(IN_SLICE))
+        results["2_5D_comb"] = features(total.sum(axis=0, dtype=np.int32), n * len(IN_SLICE))
     return results
 
 
@@ -93,7 +93,7 @@ def _by_direction(
         if "3D_avg" in aggregations:
             averaged += [features(matrix, n) for matrix in found]
         if "3D_comb" in aggregations:
-            merged = found.sum(axis=0)
+            merged = found.sum(axis=0, dtype=np.int32)
             total = merged if total is None else total + merged
     results: dict[Aggregation, Floats] = {}
     if averaged:

@@ -23,12 +23,13 @@ def best_overall_response(
     """Return the best overall response up to and including the first progression.
 
     Without confirmation it is the best response of any time point; stable disease counts only where it was seen at least
-    `min_stable_days` after the baseline. With confirmation, a complete or partial response needs an equal or better one at
+    `min_stable_days` after the start. With confirmation, a complete or partial response needs an equal or better one at
     least `confirm_days` later, at the next time point that was evaluable and that late; an unconfirmed one is stable disease
     where it lasted long enough. What is left is progression if it came, or not evaluable.
 
     Args:
-        days: (n,) d since baseline, ascending; the baseline itself is not among them.
+        days: (n,) d since the start of treatment or randomisation, ascending (of `time_points`: since the baseline, which
+            may lie up to four weeks before); the baseline itself is not among them.
         responses: (n,) of `time_points`.
         min_stable_days: the protocol's; 6 to 8 weeks in section 4.4.2 of Eisenhauer 2009.
         after_complete: how disease after a claimed complete response is read (footnote of table 3): `progression`, since it

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from theracast_features.imaging.filters import map_names
 from theracast_features.imaging.settings import Aggregation, Extent, Family, FixedBinNumber, RadiomicsSettings
 
 # Lines of `name code unit label`; units: mm, mm2, mm3, /mm; u and u2 for that of the intensities and its square; - for none.
@@ -269,7 +268,7 @@ def feature_catalogue(
     """
     found = list(_of_image(settings, settings.families, intensity_unit, None))
     for chosen in settings.filters:
-        for name in map_names(chosen):
+        for name in chosen.names:
             found += _of_image(settings, settings.filter_families, None, name)
     return tuple(found)
 

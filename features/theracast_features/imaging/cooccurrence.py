@@ -82,9 +82,9 @@ def cooccurrence_matrices(
 @compiled
 def _count_pairs(
     flat: NDArray[np.uint16], voxels: NDArray[np.int64], offsets: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.int32]:
     # Unsigned positions spare the check for negative ones.
-    counts = np.zeros((offsets.shape[0], count * count), np.int64)
+    counts = np.zeros((offsets.shape[0], count * count), np.int32)
     for index in range(voxels.shape[0]):
         voxel = voxels[index]
         row = (np.int64(flat[np.uint64(voxel)]) - 1) * count - 1
@@ -96,11 +96,14 @@ def _count_pairs(
 
 
 @compiled
-def _features(counts: NDArray[np.int64], flat_correlation: float, flat_information: float) -> NDArray[np.float64]:
+def _features(counts: Counts, flat_correlation: float, flat_information: float) -> NDArray[np.float64]:
     """Return the features in the order of COOCCURRENCE; all NaN for an empty matrix."""
     n = counts.shape[0]
     result = np.full(25, np.nan)
-    total = counts.sum()
+    total = 0.0
+    for i in range(n):
+        for j in range(n):
+            total += counts[i, j]
     if total == 0:
         return result
     row, column = np.zeros(n), np.zeros(n)
@@ -133,9 +136,9 @@ def _features(counts: NDArray[np.int64], flat_correlation: float, flat_informati
     is_flat = var_row < 1e-12 or var_column < 1e-12
     result[18] = flat_correlation if is_flat else covariance / np.sqrt(var_row * var_column)
     result[19] = product
-    result[20:23] = 0.0
-    for k in range(2 * n - 1):
-        for power in range(3):
+    for power in range(3):
+        result[20 + power] = 0.0
+        for k in range(2 * n - 1):
             result[20 + power] += (k + 2 - mean_row - mean_column) ** (2 + power) * summed[k]
     # The entropy of the product of the marginals is the sum of theirs: HXY1 and HXY2 are the same number.
     independent = entropy_row + entropy_column
@@ -150,7 +153,8 @@ def _of_differences(difference: NDArray[np.float64], result: NDArray[np.float64]
     """Set contrast and the inverse differences from the distribution of |i - j|."""
     n = difference.shape[0]
     result[11] = 0.0
-    result[13:18] = 0.0
+    for place in range(13, 18):
+        result[place] = 0.0
     for k in range(n):
         p = difference[k]
         result[11] += k * k * p

@@ -11,7 +11,7 @@ from theracast_features.imaging.region import RegionError
 from theracast_features.imaging.settings import Discretisation, FixedBinNumber, FixedBinSize
 
 Floats = NDArray[np.float64]
-MAX_LEVELS = 4096
+MAX_LEVELS = 2048
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,12 @@ class GreyLevels:
 
 
 def discretise(
-    intensities: Floats, settings: Discretisation, *, minimum: float | None, compatibility: str = "ibsi"
+    intensities: Floats,
+    settings: Discretisation,
+    *,
+    minimum: float | None,
+    compatibility: str = "ibsi",
+    max_levels: int | None = MAX_LEVELS,
 ) -> GreyLevels:
     """Return the grey levels of intensities, (n,) with n at least 1.
 
@@ -40,6 +45,7 @@ def discretise(
         minimum: lower limit of the re-segmentation, at which bins of fixed size start unless the settings say otherwise.
         compatibility: `pyradiomics` starts bins of fixed size at the multiple of the width below the lowest intensity,
             and puts intensities on an inner edge of a fixed number of bins as numpy.histogram does.
+        max_levels: a matrix of levels by levels has to fit into memory; None where there is none.
 
     Raises:
         RegionError: intensities lie below the start of the first bin, are not whole numbers from 1 where they are to be
@@ -59,13 +65,15 @@ def discretise(
                 "Set `resegmentation.minimum` to it, or lower `discretisation.start`."
             )
         levels = np.floor((intensities - start) / settings.width).astype(np.int64) + 1
-        return _limited(GreyLevels(levels, int(levels.max()), settings.width, start), "Choose a larger width.")
+        return _limited(
+            GreyLevels(levels, int(levels.max()), settings.width, start), max_levels, "Choose a larger width."
+        )
     levels = np.rint(intensities).astype(np.int64)
     if low < 1 or not np.array_equal(levels, intensities):
         raise RegionError(
             "discretisation `none` needs whole numbers from 1 on, which this region has not. Choose fbn or fbs."
         )
-    return _limited(GreyLevels(levels, int(levels.max()), 1.0, 0.5), "Choose fbn or fbs.")
+    return _limited(GreyLevels(levels, int(levels.max()), 1.0, 0.5), max_levels, "Choose fbn or fbs.")
 
 
 def _fixed_number(intensities: Floats, bins: int, low: float, high: float) -> GreyLevels:
@@ -75,9 +83,9 @@ def _fixed_number(intensities: Floats, bins: int, low: float, high: float) -> Gr
     return GreyLevels(np.minimum(levels, bins), bins, (high - low) / bins, low)
 
 
-def _limited(found: GreyLevels, advice: str) -> GreyLevels:
-    if found.count > MAX_LEVELS:
+def _limited(found: GreyLevels, max_levels: int | None, advice: str) -> GreyLevels:
+    if max_levels is not None and found.count > max_levels:
         raise RegionError(
-            f"Discretisation gives {found.count} grey levels, at most {MAX_LEVELS} are meaningful. {advice}"
+            f"Discretisation gives {found.count} grey levels, at most {max_levels} are possible. {advice}"
         )
     return found

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from theracast_features.imaging.compiled import compiled
 
-# S: short, small, low; L: long, large, high; G: grey level. The families give their own names.
+# Short stands for small, near and few as well, long for large, far and many: the families give their own names.
 EMPHASIS = (
     "short",
     "long",
@@ -30,7 +30,7 @@ EMPHASIS = (
 
 
 @compiled
-def emphasis(counts: NDArray[np.int64], columns: NDArray[np.int64], voxels: int) -> NDArray[np.float64]:
+def emphasis(counts: NDArray[np.int32], columns: NDArray[np.int64], voxels: int) -> NDArray[np.float64]:
     """Return the features in the order of EMPHASIS; all NaN for an empty matrix.
 
     Args:
@@ -82,7 +82,8 @@ def emphasis(counts: NDArray[np.int64], columns: NDArray[np.int64], voxels: int)
         level_variance += by_level[i] * (i + 1.0 - mean_level) ** 2
     for j in range(n_columns):
         column_variance += by_column[j] * (columns[j] - mean_column) ** 2
-    result[:8] = sums
+    for place in range(8):
+        result[place] = sums[place]
     result[8], result[9] = level_square * total, level_square
     result[10], result[11] = column_square * total, column_square
     result[12] = total / voxels

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theracast_features.imaging.cooccurrence import cooccurrence
 from theracast_features.imaging.discretise import GreyLevels, discretise
-from theracast_features.imaging.filters import reach_mm, response_maps
+from theracast_features.imaging.filters import reach_of, response_maps
 from theracast_features.imaging.intensity import histogram, intensity_volume_histogram, statistics
 from theracast_features.imaging.levels import LevelVolume, VoxelFrame
 from theracast_features.imaging.local import PEAK_RADIUS_MM, local_intensity
 from theracast_features.imaging.morphology import morphology
 from theracast_features.imaging.neighbourhood import dependence, tone_difference
-from theracast_features.imaging.region import Region, Spacing, prepare_region
+from theracast_features.imaging.region import Region, Spacing, check_volume, prepare_region
 from theracast_features.imaging.run_length import run_length
 from theracast_features.imaging.settings import (
     Discretisation,
@@ -49,10 +50,12 @@ def radiomics(
     Raises:
         RegionError: see `prepare_region` and `discretise`.
     """
-    reach = reach_mm(settings, spacing_mm)
-    if "local" in (*settings.families, *(settings.filter_families if settings.filters else ())):
-        reach = max(reach, PEAK_RADIUS_MM)
-    region = prepare_region(image, mask, spacing_mm=spacing_mm, settings=settings, reach_mm=reach)
+    check_volume(image, mask, spacing_mm)
+    reach = reach_of(settings.filters, settings.grid_spacing(spacing_mm))
+    if "local" in settings.families:
+        z, y, x = (ceil(PEAK_RADIUS_MM / size) for size in settings.grid_spacing(spacing_mm))
+        reach = (max(reach[0], z), max(reach[1], y), max(reach[2], x))
+    region = prepare_region(image, mask, spacing_mm=spacing_mm, settings=settings, reach=reach)
     limits = settings.resegmentation
     frame = VoxelFrame.of(
         region.intensity_mask[region.box], region.shape_mask[region.box], reach=settings.texture.reach
@@ -119,7 +122,7 @@ def region_features(
     if "ivh" in families:
         found |= _ivh(ascending, ivh, settings, limits)
     if set(families) & set(TEXTURE) and grey is not None:
-        found |= _texture(frame, grey, settings, families)
+        found |= texture_features(frame, grey, settings, families)
     return found
 
 
@@ -132,7 +135,7 @@ def _ivh(
     low, high = limits if settings.ivh_calibrated else (None, None)
     if isinstance(ivh, Undiscretised):
         return intensity_volume_histogram(intensities, None, minimum=low, maximum=high)
-    grey = discretise(intensities, ivh, minimum=limits[0], compatibility=settings.compatibility)
+    grey = discretise(intensities, ivh, minimum=limits[0], compatibility=settings.compatibility, max_levels=None)
     if isinstance(ivh, FixedBinNumber):
         low = high = None
     elif isinstance(ivh, FixedBinSize) and low is None:
@@ -140,9 +143,10 @@ def _ivh(
     return intensity_volume_histogram(intensities, grey, minimum=low, maximum=high)
 
 
-def _texture(
+def texture_features(
     frame: VoxelFrame, grey: GreyLevels, settings: RadiomicsSettings, families: Sequence[Family]
 ) -> dict[str, float]:
+    """Return the features of the texture families among `families`, in the order of the catalogue."""
     volume = LevelVolume.of(frame, grey.levels, grey.count)
     options, extents = settings.texture, settings.extents
     found: dict[str, float] = {}

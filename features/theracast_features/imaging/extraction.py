@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, time
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from theracast_data.dicom.header import dicom_files
-from theracast_data.dicom.manifest import scan_folder
+from theracast_data.dicom.manifest import ImageRow, scan_folder
 from theracast_data.dicom.pet import suv_volume
 from theracast_data.dicom.regions import read_region
 from theracast_data.dicom.series import load_series
-from theracast_data.errors import ImageError, TheracastError
+from theracast_data.errors import ImageError, StudyError, TheracastError
 from theracast_data.events.manifest import file_sha256
 from theracast_data.events.store import EventStore, SourceRecord
-from theracast_data.volume import Region, Volume
+from theracast_data.volume import Batch, Region, Volume
+from theracast_features.imaging.habitat_maps import maps_of_region, measure_habitats
 from theracast_features.imaging.measure import Spacing, measure
 from theracast_features.imaging.perturb import draw_perturbations
 from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
@@ -37,9 +39,6 @@ from theracast_features.imaging.stability import Case, FeatureStability, feature
 from theracast_features.imaging.tasks import ImageTask, Measured, image_tasks
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 1
-"""Raise it where the same image gives other measurements than before: what caches hold is then measured anew."""
 
 
 @dataclass
@@ -78,12 +77,16 @@ def extract_images(
     """Measure the images under a folder and add the measurements to a store, all of them or none.
 
     An image that the store holds, measured in the same way, is passed over; so more images of a study are added by doing
-    it again. One that cannot be measured is told in the report and does not stop the others.
+    it again. One that cannot be measured is told in the report and does not stop the others. Regions that were drawn anew
+    are not looked for: measure them into a new store.
 
     Raises:
         ImageError: there is no such folder.
+        StudyError: habitats are asked for and not fitted.
         ArtifactError: another process writes to the store.
     """
+    for name, measures in images.items():
+        _check_fitted(name, measures)
     manifest = scan_folder(folder)
     tasks, faults = image_tasks(manifest.rows, images)
     report = ExtractionReport(faults=[*manifest.faults, *faults])
@@ -102,10 +105,12 @@ def extract_images(
             report.notes.update(found.notes)
             yield events
 
-    if waiting:
+    found = batches()
+    first = next(found, None)  # where nothing could be measured, nothing is written
+    if first is not None:
         content = "\n".join(sorted(f"{task.name} {task.measures.digest} {task.row.series_uid}" for task in waiting))
         digest = hashlib.sha256(content.encode()).hexdigest()
-        store.append(SourceRecord(name=folder.name, kind="images", sha256=digest, time=now), batches())
+        store.append(SourceRecord(name=folder.name, kind="images", sha256=digest, time=now), chain([first], found))
         store.compact()
     return report
 
@@ -115,25 +120,29 @@ def stability_of_images(
 ) -> tuple[FeatureStability, ...]:
     """Return how well each measurement agrees with itself when image and region are changed a little.
 
-    One image a patient, the earliest, of patients in the order of their identifiers.
+    One image a patient, the earliest that can be read, of patients in the order of their identifiers.
 
     Raises:
         ImageError: there is no such folder, or no two patients have an image that can be measured.
     """
     tasks, faults = image_tasks(scan_folder(folder).rows, {name: measures})
-    first: dict[str, ImageTask] = {}
+    of_patient: dict[str, list[ImageTask]] = {}
     for task in sorted(tasks, key=lambda one: (one.row.subject_id, one.row.timepoint or 0, one.row.series_uid)):
-        first.setdefault(task.row.subject_id, task)
-    chosen = [*first.values()][:patients]
-    if len(chosen) < 2:
-        raise ImageError(
-            f"{folder}: stability compares patients, and {len(chosen)} has an image that fits. {' '.join(faults)}".strip()
-        )
+        of_patient.setdefault(task.row.subject_id, []).append(task)
+    read: set[str] = set()
 
     def cases() -> Iterator[Case]:
-        for task in chosen:
-            volume, region = read_image(task)
-            yield task.row.subject_id, volume.values, region.mask, volume.spacing_mm
+        for subject, own in of_patient.items():
+            for task in own if len(read) < patients else ():
+                try:
+                    volume, region = read_image(task)
+                except (TheracastError, ValueError, OSError) as error:
+                    faults.append(f"{task.place}: {error}")
+                    logger.warning("%s", faults[-1])
+                    continue
+                read.add(subject)
+                yield subject, volume.values, region.mask, volume.spacing_mm
+                break
 
     def numbers(image: NDArray[np.float64], mask: NDArray[np.bool_], spacing_mm: Spacing) -> dict[str, float]:
         try:
@@ -141,7 +150,15 @@ def stability_of_images(
         except (TheracastError, ValueError):  # a region that a perturbation has made too small has no measurement
             return {}
 
-    return feature_stability(measure_perturbed(cases(), numbers, draw_perturbations(rng)))
+    found = cases()
+    first = next(found, None)
+    if first is not None:
+        measured = measure_perturbed(chain([first], found), numbers, draw_perturbations(rng))
+    if len(read) < 2:
+        raise ImageError(
+            f"{folder}: stability compares patients, and {len(read)} of them could be measured. {' '.join(faults)}".strip()
+        )
+    return feature_stability(measured)
 
 
 def measure_images(
@@ -170,13 +187,13 @@ def measure_image(task: ImageTask, cache: Path | None = None) -> Measured:
     """Return what is measured in one image; a fault of the data is part of the answer."""
     try:
         kept = None if cache is None else cache / f"{_key(task)}.json"
-        if kept is not None and kept.is_file():
-            return _from_json(task, json.loads(kept.read_text(encoding="utf-8")))
+        if kept is not None and (known := _kept(task, kept)) is not None:
+            return known
         found = _measure(task)
         if kept is not None:
             _keep(found, kept)
         return found
-    except (TheracastError, ValueError) as error:
+    except (TheracastError, ValueError, OSError) as error:
         return Measured(task, {}, fault=str(error))
 
 
@@ -191,8 +208,10 @@ def read_image(task: ImageTask) -> tuple[Volume, Region]:
     volume = series.volume if options is None else suv_volume(series, kind=options.suv)
     if len(task.regions) > 1 and task.measures.several == "refuse":
         names = ", ".join(sorted({name for _, _, name in task.regions}))
+        files = len({path for path, _, _ in task.regions})
+        where = f" in {files} files" if files > 1 else ""
         raise ImageError(
-            f"{len(task.regions)} regions fit ({names}). Name one in `regions`, or say `several: union` or `largest`."
+            f"{len(task.regions)} regions fit ({names}){where}. Name one in `regions`, or say `several: union` or `largest`."
         )
     resample = task.measures.region_off_grid == "resample"
     off_grid: dict[str, dict[str, Any]] = {
@@ -206,7 +225,8 @@ def read_image(task: ImageTask) -> tuple[Volume, Region]:
         return volume, max(regions, key=lambda region: (region.volume_ml, region.name))
     mask = np.logical_or.reduce([region.mask for region in regions])
     notes = tuple(note for region in regions for note in region.notes)
-    return volume, Region("union", mask, volume.affine, regions[0].made_from, notes=notes)
+    lost = max(region.share_outside for region in regions)
+    return volume, Region("union", mask, volume.affine, regions[0].made_from, share_outside=lost, notes=notes)
 
 
 def _measured_already(store: EventStore, images: Mapping[str, ImageMeasures]) -> set[tuple[str, str]]:
@@ -251,23 +271,47 @@ def _measure(task: ImageTask) -> Measured:
         date_only = task.row.study_time is None
     if taken is None:
         raise ImageError("neither the series nor the study says when it was made. Complete StudyDate (0008,0020).")
-    batch = volume.batch
-    thickness = None if batch.slice_thickness_mm is None else f"{batch.slice_thickness_mm:g} mm"
-    parts = (batch.manufacturer, batch.model, batch.kernel, thickness)
-    scanner = " | ".join(part or "not said" for part in parts)
+    notes: tuple[str, ...] = ()
+    if task.measures.fitted_habitats is not None:
+        maps = maps_of_region(task, volume, region)
+        values |= measure_habitats(maps, task.measures)
+        notes = maps.notes
     lost = (f"{region.share_outside:.1%} of the region lay outside the image",) if region.share_outside > 0 else ()
-    return Measured(task, values, taken, date_only, scanner, notes=(*volume.notes, *region.notes, *lost))
+    told = (*volume.notes, *region.notes, *lost, *notes)
+    return Measured(task, values, taken, date_only, _scanner(volume.batch), notes=told)
+
+
+def _check_fitted(name: str, measures: ImageMeasures) -> None:
+    try:
+        _ = measures.fitted_habitats
+    except StudyError as error:
+        raise StudyError(f"features.images.{name}: {error}") from error
+
+
+def _scanner(batch: Batch) -> str:
+    """Return the name of the scanner and its reconstruction; "" where neither maker nor model is known."""
+    if batch.manufacturer is None and batch.model is None:
+        return ""
+    thickness = None if batch.slice_thickness_mm is None else f"{round(batch.slice_thickness_mm, 2):g} mm"
+    return " | ".join(part or "not said" for part in (batch.manufacturer, batch.model, batch.kernel, thickness))
 
 
 def _key(task: ImageTask) -> str:
     """Return what changes with the content of series and regions, the settings, and how they are measured."""
-    path = Path(task.row.path)
-    files = dicom_files(path) if path.is_dir() else [path]
-    whole = hashlib.sha256(f"{FORMAT}\n{task.measures.digest}\n{task.row.series_uid}\n".encode())
-    for one in [*sorted(files), *(Path(region) for region, _, _ in task.regions)]:
+    whole = hashlib.sha256(f"{task.measures.digest}\n{task.row.series_uid}\n".encode())
+    for one in [*_files(task.row), *(Path(region) for region, _, _ in task.regions)]:
         whole.update(file_sha256(one).encode())
+    for name, row in task.maps:
+        whole.update(f"{name} {row.series_uid}\n".encode())
+        for one in _files(row):
+            whole.update(file_sha256(one).encode())
     whole.update("\n".join(name for _, _, name in task.regions).encode())
     return whole.hexdigest()
+
+
+def _files(row: ImageRow) -> list[Path]:
+    path = Path(row.path)
+    return sorted(dicom_files(path)) if path.is_dir() else [path]
 
 
 def _keep(found: Measured, path: Path) -> None:
@@ -279,15 +323,24 @@ def _keep(found: Measured, path: Path) -> None:
     draft.replace(path)
 
 
-def _from_json(task: ImageTask, record: dict[str, object]) -> Measured:
-    values = record["values"]
-    assert isinstance(values, dict)
-    taken, notes = record["taken"], record["notes"]
+def _kept(task: ImageTask, path: Path) -> Measured | None:
+    """Return what a file of the cache holds; None where there is none, or one that was damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return _from_json(task, record)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        logger.warning("%s: a damaged file of the cache is written anew", path)
+        return None
+
+
+def _from_json(task: ImageTask, record: dict[str, Any]) -> Measured:
     return Measured(
         task,
-        {name: math.nan if value is None else float(value) for name, value in values.items()},
-        datetime.fromisoformat(str(taken)) if taken else None,
+        {name: math.nan if value is None else float(value) for name, value in record["values"].items()},
+        datetime.fromisoformat(record["taken"]) if record["taken"] else None,
         bool(record["date_only"]),
         str(record["scanner"]),
-        notes=tuple(notes) if isinstance(notes, list) else (),
+        notes=tuple(record["notes"]),
     )

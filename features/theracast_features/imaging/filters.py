@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from theracast_features.imaging.compiled import compiled
 from theracast_features.imaging.kernels import LAWS, wavelet_kernels
-from theracast_features.imaging.region import Region, Spacing
+from theracast_features.imaging.region import Reach, Region, Spacing
 from theracast_features.imaging.settings import (
     Filter,
     LaplacianOfGaussian,
     Laws,
     MeanFilter,
-    RadiomicsSettings,
-    Wavelet,
 )
 
 Floats = NDArray[np.float64]
@@ -30,20 +28,17 @@ Floats = NDArray[np.float64]
 Kernels = tuple[Floats | None, Floats | None, Floats | None]
 
 
-def reach_mm(settings: RadiomicsSettings, spacing_mm: Spacing) -> float:
-    """Return how far beyond the region the filters look, in mm along any axis."""
-    spacing = spacing_mm if settings.interpolation is None else settings.interpolation.target(spacing_mm)
-    reach = 0.0
-    for chosen in settings.filters:
-        voxels = _reach(chosen, spacing)
-        reach = max(reach, *(count * size for count, size in zip(voxels, spacing, strict=True)))
-    return reach
+def reach_of(filters: Sequence[Filter], spacing_mm: Spacing) -> Reach:
+    """Return how far beyond the region the filters look, in voxels of this size (z, y, x)."""
+    reaches = [_reach(chosen, spacing_mm) for chosen in filters]
+    z, y, x = (max((reach[axis] for reach in reaches), default=0) for axis in range(3))
+    return z, y, x
 
 
 def response_maps(region: Region, filters: Sequence[Filter]) -> Iterator[tuple[str, Region]]:
     """Yield name and region of each response map; the masks are those of the region.
 
-    The region must have been prepared with `reach_mm` of image around it.
+    The region must have been prepared with `reach_of` the filters around it.
     """
     for chosen in filters:
         source = _surrounded(region, _reach(chosen, region.spacing_mm))
@@ -59,27 +54,19 @@ def response_maps(region: Region, filters: Sequence[Filter]) -> Iterator[tuple[s
             )
 
 
-def map_names(chosen: Filter) -> list[str]:
-    """Return the names of the response maps of a filter."""
-    if isinstance(chosen, Wavelet):
-        pooled = "_average" if chosen.rotation_invariant else ""
-        return [f"wavelet_{chosen.wavelet}_{band}{pooled}" for band in chosen.bands]
-    return [chosen.name]
-
-
 def _responses(source: Floats, chosen: Filter, spacing_mm: Spacing) -> Iterator[tuple[str, Floats]]:
     reach = _reach(chosen, spacing_mm)
     if isinstance(chosen, LaplacianOfGaussian):
-        yield chosen.name, _laplacian(source, chosen, spacing_mm)
+        yield chosen.names[0], _laplacian(source, chosen, spacing_mm)
     elif isinstance(chosen, MeanFilter):
         box = np.full(chosen.size, 1 / chosen.size)
-        yield chosen.name, convolve(source, (None if chosen.dimension == "2D" else box, box, box), reach)
+        yield chosen.names[0], convolve(source, (None if chosen.dimension == "2D" else box, box, box), reach)
     elif isinstance(chosen, Laws):
-        yield chosen.name, _laws(source, chosen)
+        yield chosen.names[0], _laws(source, chosen)
     else:
         low, high = wavelet_kernels(chosen.wavelet)
         passes: dict[str, Floats] = {}  # bands share their passes along z, and along z and y
-        for name, band in zip(map_names(chosen), chosen.bands, strict=True):
+        for name, band in zip(chosen.names, chosen.bands, strict=True):
             along = tuple(low if letter == "L" else high for letter in band)
             if chosen.rotation_invariant:
                 yield name, sum_of_rotations(source, along, reach, pooling="average")
@@ -94,7 +81,7 @@ def _responses(source: Floats, chosen: Filter, spacing_mm: Spacing) -> Iterator[
 
 
 def convolve(
-    source: Floats, kernels: Kernels, reach: tuple[int, int, int], *, flipped: tuple[bool, bool, bool] = (False,) * 3
+    source: Floats, kernels: Kernels, reach: Reach, *, flipped: tuple[bool, bool, bool] = (False,) * 3
 ) -> Floats:
     """Return the convolution of the inner part of `source`, `reach` voxels (z, y, x) away from its borders.
 
@@ -114,7 +101,7 @@ def _pass(source: Floats, kernel: Floats | None, axis: int, reach: int, *, flip:
     return _correlate(source, np.ascontiguousarray(taps), axis, begun, source.shape[axis] - 2 * reach)
 
 
-def sum_of_rotations(source: Floats, along: tuple[Floats, ...], reach: tuple[int, int, int], *, pooling: str) -> Floats:
+def sum_of_rotations(source: Floats, along: tuple[Floats, ...], reach: Reach, *, pooling: str) -> Floats:
     """Return the mean, or the largest, of the responses over all right-angle rotations of a kernel.
 
     Args:
@@ -196,12 +183,12 @@ def _laws(source: Floats, chosen: Laws) -> Floats:
     return convolve(np.abs(response), (None if flat else box, box, box), around)
 
 
-def _laws_reach(along: tuple[Floats, ...]) -> tuple[int, int, int]:
+def _laws_reach(along: tuple[Floats, ...]) -> Reach:
     reach = max(len(kernel) for kernel in along) // 2
     return (reach if len(along) == 3 else 0, reach, reach)
 
 
-def _reach(chosen: Filter, spacing_mm: Spacing) -> tuple[int, int, int]:
+def _reach(chosen: Filter, spacing_mm: Spacing) -> Reach:
     """Return how many voxels (z, y, x) beyond the region a filter looks."""
     if isinstance(chosen, LaplacianOfGaussian):
         z, y, x = (int(np.floor(chosen.truncate * chosen.sigma_mm / size + 0.5)) for size in spacing_mm)
@@ -218,7 +205,7 @@ def _reach(chosen: Filter, spacing_mm: Spacing) -> tuple[int, int, int]:
     return (half if any(len(band) == 3 for band in chosen.bands) else 0, half, half)
 
 
-def _surrounded(region: Region, reach: tuple[int, int, int]) -> Floats:
+def _surrounded(region: Region, reach: Reach) -> Floats:
     """Return the image of the bounding box and `reach` voxels around it, mirrored where the image ends."""
     parts, widths = [], []
     for part, by, size in zip(region.box, reach, region.image.shape, strict=True):

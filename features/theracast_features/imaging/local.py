@@ -49,12 +49,12 @@ def _sphere_means(
         for y in range(n_y):
             for x in range(n_x):
                 before[z, y, x + 1] = before[z, y, x] + image[z, y, x]
-    flat = before.ravel()
+    flat = before.reshape(n_z * n_y * (n_x + 1))
     means = np.empty(centres.shape[0])
     start = 0
     while start < centres.shape[0]:
         # Centres next to each other in a row share the rows of the sphere.
-        z0, y0, x0 = centres[start]
+        z0, y0, x0 = centres[start, 0], centres[start, 1], centres[start, 2]
         stop = start + 1
         while stop < centres.shape[0] and centres[stop, 0] == z0 and centres[stop, 1] == y0:
             if centres[stop, 2] != x0 + stop - start:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theracast_features.imaging.diameters import axial_diameters, longest_3d_mm, volume_ml
+from theracast_features.imaging.habitat_section import FittedHabitats, HabitatMap, ImageHabitats
 from theracast_features.imaging.maps import PERCENTILES, map_statistics
 from theracast_features.imaging.section import ImageMeasures, Uptake
 from theracast_features.imaging.uptake import threshold_name, uptake
@@ -75,6 +76,8 @@ def meanings(measures: ImageMeasures) -> dict[str, Meaning]:
         found |= {
             one.tag: Meaning(one.label, one.unit, f"IBSI:{one.code}") for one in feature_catalogue(measures.radiomics)
         }
+    if measures.habitats is not None and (fitted := measures.fitted_habitats) is not None:
+        found |= _habitat_meanings(measures.habitats, fitted)
     return found
 
 
@@ -82,6 +85,8 @@ def measure(
     image: NDArray[np.floating], mask: NDArray[np.bool_], *, spacing_mm: Spacing, measures: ImageMeasures
 ) -> dict[str, float]:
     """Return the measurements of a region by name; NaN where one is not defined for it.
+
+    Habitats are measured on several images (`measure_habitats`).
 
     Args:
         image: (n_slices, n_rows, n_columns); HU for CT, SUV for PET.
@@ -117,6 +122,40 @@ def _uptake_meanings(options: Uptake) -> dict[str, Meaning]:
         found[f"suv_mean.{name}"] = Meaning(f"SUVmean, {words}", "g/mL")
         found[f"tlg_g.{name}"] = Meaning(f"total lesion glycolysis, {words}", "g")
     return found
+
+
+def _habitat_meanings(section: ImageHabitats, fitted: FittedHabitats) -> dict[str, Meaning]:
+    """Return what `measure_habitats` measures, each habitat with what is typical of it."""
+    habitats = fitted.habitats
+    numbers = range(1, habitats.count + 1)
+    units = {name: _map_unit(section.maps[name]) for name in fitted.maps}
+    found: dict[str, Meaning] = {}
+    for number, levels in zip(numbers, habitats.levels, strict=True):
+        typical = ", ".join(f"{name} about {level:.3g}" for name, level in zip(fitted.maps, levels, strict=True))
+        called = f"habitat {number} ({typical})"
+        found[f"habitat_{number}_fraction"] = Meaning(f"{called}, part of the region")
+        found[f"habitat_{number}_ml"] = Meaning(f"{called}, volume", "mL")
+        found |= {
+            f"habitat_{number}_mean_{name}": Meaning(f"{called}, mean {name}", unit) for name, unit in units.items()
+        }
+    found["habitat_entropy"] = Meaning("entropy of the habitats' parts", "bit")
+    found["habitat_spatial_entropy"] = Meaning("entropy of neighbouring habitats", "bit")
+    found["habitat_mixing"] = Meaning("part of neighbouring voxels of different habitats")
+    for one in numbers:
+        for other in range(one, habitats.count + 1):
+            found[f"habitat_contact_{one}_{other}"] = Meaning(
+                f"part of neighbouring voxels of habitats {one} and {other}"
+            )
+    found["habitat_missing_fraction"] = Meaning("part of the region without habitat")
+    return found
+
+
+def _map_unit(one: HabitatMap) -> str | None:
+    if one.scale == "region":
+        return None
+    if one.modality == "PT":
+        return "Bq/mL" if one.suv is None else "g/mL"
+    return "[hnsf'U]" if one.modality == "CT" else None
 
 
 def _size(mask: NDArray[np.bool_], spacing_mm: Spacing) -> dict[str, float]:

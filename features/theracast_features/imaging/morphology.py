@@ -13,6 +13,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 from scipy.special import eval_legendre
 
+from theracast_features.imaging.compiled import compiled
 from theracast_features.imaging.enclosing import smallest_box, smallest_ellipsoid
 from theracast_features.imaging.mesh import surface, surface_points
 from theracast_features.imaging.region import Region
@@ -33,10 +34,12 @@ def morphology(region: Region, *, compatibility: str = "ibsi") -> dict[str, floa
     points = surface_points(mask, region.spacing_mm)
     hull = ConvexHull(points)
     corners = points[hull.vertices]
-    voxels = np.argwhere(mask) * spacing
-    axes = _axis_lengths(voxels, 0 if compatibility == "pyradiomics" else 1)
+    count, centre, products = _place_moments(mask)
+    # The manual writes 1 / n; its reference values come from n - 1, which a small region tells.
+    spent = 0 if compatibility == "pyradiomics" else 1
+    axes = _axis_lengths(products * np.outer(spacing, spacing) / max(count - spent, 1))
     found = _size_and_roundness(mesh.volume, mesh.area) | {
-        "morph_vol_approx": float(len(voxels) * spacing.prod()),
+        "morph_vol_approx": float(count * spacing.prod()),
         "morph_diam": float(pdist(corners).max()),
         "morph_pca_maj_axis": axes[0],
         "morph_pca_min_axis": axes[1],
@@ -57,7 +60,7 @@ def morphology(region: Region, *, compatibility: str = "ibsi") -> dict[str, floa
         found[f"morph_area_dens_{name}"] = _ratio(mesh.area, ellipsoid_area(semi_axes))
     found["morph_vol_dens_conv_hull"] = mesh.volume / float(hull.volume)
     found["morph_area_dens_conv_hull"] = mesh.area / float(hull.area)
-    return found | _with_intensities(region, voxels, mesh.volume)
+    return found | _with_intensities(region, centre, mesh.volume)
 
 
 def _size_and_roundness(volume: float, area: float) -> dict[str, float]:
@@ -74,33 +77,57 @@ def _size_and_roundness(volume: float, area: float) -> dict[str, float]:
     }
 
 
-def _with_intensities(region: Region, voxels: Floats, volume: float) -> dict[str, float]:
-    spacing = np.array(region.spacing_mm)
-    places = np.argwhere(region.intensity_mask[region.box]) * spacing
-    intensities = region.intensities
-    total = float(intensities.sum())
-    weighted = intensities @ places / total if total != 0 else np.full(3, np.nan)
-    moran, geary = moran_geary(
-        np.where(region.intensity_mask, region.image, 0.0)[region.box],
-        region.intensity_mask[region.box],
-        region.spacing_mm,
-    )
+def _with_intensities(region: Region, centre: Floats, volume: float) -> dict[str, float]:
+    members = region.intensity_mask[region.box]
+    image = np.where(members, region.image[region.box], 0.0)
+    total = float(image.sum())
+    sums = [
+        float(np.arange(size) @ image.sum(axis=tuple(other for other in range(3) if other != axis)))
+        for axis, size in enumerate(image.shape)
+    ]
+    shift = np.array(sums) / total - centre if total != 0 else np.full(3, np.nan)
+    moran, geary = moran_geary(image, members, region.spacing_mm)
     return {
-        "morph_com": float(np.linalg.norm(voxels.mean(axis=0) - weighted)),
-        "morph_integ_int": volume * float(intensities.mean()),
+        "morph_com": float(np.linalg.norm(shift * region.spacing_mm)),
+        "morph_integ_int": volume * total / int(members.sum()),
         "morph_moran_i": moran,
         "morph_geary_c": geary,
     }
 
 
-def _axis_lengths(voxels: Floats, spent: int) -> tuple[float, float, float]:
+def _axis_lengths(covariance: Floats) -> tuple[float, float, float]:
     """Return the lengths of the principal axes, longest first: 4 standard deviations."""
-    centred = voxels - voxels.mean(axis=0)
-    # The manual writes 1 / n; its reference values come from n - 1, which a small region tells.
-    variances = np.linalg.eigvalsh(centred.T @ centred / max(len(voxels) - spent, 1))
+    variances = np.linalg.eigvalsh(covariance)
     # Rounding leaves +-1e-17 where a region has no extent along an axis.
     lengths = 4 * np.sqrt(np.where(variances > 1e-12 * max(variances.max(), 1e-300), variances, 0.0))
     return float(lengths[2]), float(lengths[1]), float(lengths[0])
+
+
+@compiled
+def _place_moments(mask: NDArray[np.bool_]) -> tuple[int, Floats, Floats]:
+    """Return the number of voxels, the mean of their indices (z, y, x) and the sum of products of deviations from it."""
+    count = 0
+    sums, products = np.zeros(3), np.zeros((3, 3))
+    place = np.zeros(3)
+    for z in range(mask.shape[0]):
+        for y in range(mask.shape[1]):
+            for x in range(mask.shape[2]):
+                if mask[z, y, x]:
+                    count += 1
+                    # From the middle of the box, so that no digits are lost.
+                    place[0] = z - mask.shape[0] / 2
+                    place[1] = y - mask.shape[1] / 2
+                    place[2] = x - mask.shape[2] / 2
+                    for i in range(3):
+                        sums[i] += place[i]
+                        for j in range(3):
+                            products[i, j] += place[i] * place[j]
+    centre = np.zeros(3)
+    for i in range(3):
+        centre[i] = sums[i] / count + mask.shape[i] / 2
+        for j in range(3):
+            products[i, j] -= sums[i] * sums[j] / count
+    return count, centre, products
 
 
 def ellipsoid_area(semi_axes: tuple[float, ...]) -> float:

@@ -66,8 +66,8 @@ def dependence(
         rows: list[Floats] = []
         for voxels in slices_of(volume, extent):
             places = (volume.flat[voxels].astype(np.int64) - 1) * len(columns) + like[voxels]
-            counts = np.bincount(places, minlength=volume.count * len(columns)).reshape(volume.count, len(columns))
-            rows.append(emphasis(counts, columns, len(voxels)))
+            counts = np.bincount(places, minlength=volume.count * len(columns)).astype(np.int32)
+            rows.append(emphasis(counts.reshape(volume.count, len(columns)), columns, len(voxels)))
         values = mean_of(rows)
         found |= {f"ngl_{name}_{extent}": float(value) for name, value in zip(DEPENDENCE, values, strict=True)}
     return found
@@ -146,24 +146,28 @@ def _tone_features(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDAr
     In a flat region coarseness is 1e6 and the others 0, as the IBSI manual lays down.
     """
     result = np.full(5, np.nan)
-    total = counts.sum()
+    total, spread, kinds = 0.0, 0.0, 0
+    for i in range(counts.shape[0]):
+        total += counts[i]
+        spread += sums[i]
+        kinds += counts[i] > 0
     if total == 0:
         return result
-    present = np.flatnonzero(counts)
     weighted = contrast = busyness = complexity = strength = 0.0
-    for i in present:
-        weighted += counts[i] / total * sums[i]
-    for i in present:
+    for i in range(counts.shape[0]):
         p = counts[i] / total
-        for j in present:
+        weighted += p * sums[i]
+        if p == 0:
+            continue
+        for j in range(counts.shape[0]):
             q = counts[j] / total
+            if q == 0:
+                continue
             gap = abs(i - j)
             contrast += p * q * gap * gap
             busyness += abs((i + 1) * p - (j + 1) * q)
             complexity += gap * (p * sums[i] + q * sums[j]) / (p + q)
             strength += (p + q) * gap * gap
-    kinds = len(present)
-    spread = sums.sum()
     result[0] = 1 / weighted if weighted > 0 else 1e6
     result[1] = contrast / (kinds * (kinds - 1)) * spread / total if kinds > 1 else 0.0
     result[2] = weighted / busyness if busyness > 0 else 0.0

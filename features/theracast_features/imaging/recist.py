@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -96,7 +96,7 @@ class Patient:
     """
 
     subject_id: str
-    times: list[object]
+    times: list[Any]
     days: NDArray[np.float64]
     targets: list[Lesion] = field(default_factory=list)
     non_targets: list[Lesion] = field(default_factory=list)
@@ -244,12 +244,13 @@ def time_points(
 
     Args:
         lesions: as the module says, in any order. Rows of a patient before the baseline are not used.
-        starts: start of treatment by subject_id: the baseline is the last time point at or before it. Without it, or for
-            patients that are not in it, the first time point is the baseline.
+        starts: start of treatment by subject_id: the baseline is the last time point at or before it. Of patients that are
+            not in it, the first time point is the baseline.
 
     Raises:
         SchemaError: a column is missing, a word of `status` or `kind` is unknown, a diameter is negative, a lesion stands
-            twice at one time, or a target lesion was not measured at baseline.
+            twice at one time, a target or non-target lesion is not recorded at baseline, or a patient has no time point at
+            or before the start.
     """
     limits = rules or RecistRules()
     rows = [row for patient in patients(lesions, rules=limits, starts=starts) for row in _course(patient, limits)]
@@ -264,16 +265,27 @@ def patients(
     tidy = _checked(lesions, limits)
     known = {} if starts is None else starts.dropna().to_dict()
     unmeasured: list[str] = []
+    late: list[str] = []
     found = []
     for subject, rows in tidy.groupby("subject_id", sort=True):
         patient = _patient(str(subject), rows, known.get(subject))
         unmeasured += [f"{subject}/{one.name}" for one in patient.targets if np.isnan(one.diameter_mm[0])]
+        unmeasured += [f"{subject}/{one.name}" for one in patient.non_targets if one.status[0] is None]
+        late += [str(subject)] if subject in known and patient.times[0] > known[subject] else []
         found.append(patient)
+    told = []
     if unmeasured:
-        raise SchemaError(
-            f"lesions: {len(unmeasured)} target lesions have no diameter at baseline (first: {unmeasured[0]}), so nothing "
-            "can be compared with it. Call them non_target or new, or give the measurement."
+        told.append(
+            f"{len(unmeasured)} target or non-target lesions are not recorded at baseline (first: {unmeasured[0]}), so "
+            "nothing can be compared with it: call them new, or give the record"
         )
+    if late:
+        told.append(
+            f"{len(late)} patients have no time point at or before their start (first: {late[0]}): leave them out, or "
+            "correct the start"
+        )
+    if told:
+        raise SchemaError(f"lesions: {'; '.join(told)}.")
     yield from found
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from theracast_data.errors import TheracastError
 from theracast_features.imaging.resample import Axis, Box, Floats, resample
-from theracast_features.imaging.settings import RadiomicsSettings, Resegmentation
+from theracast_features.imaging.settings import Interpolation, RadiomicsSettings, Resegmentation
 
 Bools = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
+Reach = tuple[int, int, int]
 
 
 class RegionError(TheracastError):
@@ -37,7 +39,7 @@ class Region:
     spacing_mm: Spacing
     full_shape: tuple[int, int, int]
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """The bounding box of the region within the arrays."""
         return bounding_box(self.shape_mask)
@@ -54,65 +56,64 @@ def prepare_region(
     *,
     spacing_mm: Spacing,
     settings: RadiomicsSettings,
-    reach_mm: float = 0.0,
+    reach: Reach = (0, 0, 0),
 ) -> Region:
-    """Return the region with `reach_mm` of image around it, on the grid and with the voxels that the settings name.
+    """Return the region with `reach` of image around it, on the grid and with the voxels that the settings name.
 
     Args:
         image: intensities (z, y, x).
         mask: same shape; what is not 0 is the region.
         spacing_mm: voxel size (z, y, x).
-        reach_mm: how far beyond the region filters and neighbourhoods look, along every axis.
+        reach: how far beyond the region filters and neighbourhoods look, in voxels of the resampled image (z, y, x).
 
     Raises:
         RegionError: shapes differ, spacing is not above 0, the region is empty (before or after resampling or
             re-segmentation), or an intensity in its neighbourhood is not finite.
     """
-    _check(image, mask, spacing_mm)
+    check_volume(image, mask, spacing_mm)
     members: Bools = np.asarray(mask, dtype=np.bool_)
     if not members.any():
         raise RegionError("The region is empty: no voxel of the mask is set. Check the segmentation and its label.")
-    target = spacing_mm if settings.interpolation is None else settings.interpolation.target(spacing_mm)
-    reach = tuple(int(np.ceil(reach_mm / size)) for size in target)
-    box = bounding_box(members)
+    target = settings.grid_spacing(spacing_mm)
     if settings.interpolation is None:
-        around = _grown(box, reach, image.shape)
+        around = _grown(bounding_box(members), reach, image.shape)
         intensities = np.asarray(image[around], dtype=np.float64)
         shape_mask = np.ascontiguousarray(members[around])
         full_shape = (image.shape[0], image.shape[1], image.shape[2])
     else:
-        axes = (
-            Axis.between(image.shape[0], spacing_mm[0], target[0]),
-            Axis.between(image.shape[1], spacing_mm[1], target[1]),
-            Axis.between(image.shape[2], spacing_mm[2], target[2]),
-        )
+        axes = _axes(image.shape, spacing_mm, target)
         full_shape = (axes[0].new_size, axes[1].new_size, axes[2].new_size)
-        seen: Box = tuple(axis.new_range(part, 0) for axis, part in zip(axes, box, strict=True))  # type: ignore[assignment]
-        fraction = resample(members, axes, seen, method="linear")
-        # The margin makes 0.5 reached where weights of 1/3 and 1/6 add up to it but for the last bit.
-        small = fraction >= settings.interpolation.mask_threshold - 1e-9
-        if not small.any():
-            raise RegionError(
-                f"The region is empty after resampling to {target} mm (z, y, x): it is smaller than half a voxel. "
-                "Choose a finer spacing_mm."
-            )
-        tight: Box = tuple(  # type: ignore[assignment]
-            slice(part.start + inner.start, part.start + inner.stop)
-            for part, inner in zip(seen, bounding_box(small), strict=True)
-        )
-        around = _grown(tight, reach, full_shape)
-        intensities = resample(image, axes, around, method=settings.interpolation.method)
-        if settings.interpolation.round_intensities:
-            intensities = np.rint(intensities)
-        shape_mask = np.zeros(intensities.shape, np.bool_)
-        inside = tuple(slice(t.start - a.start, t.stop - a.start) for t, a in zip(tight, around, strict=True))
-        shape_mask[inside] = small[bounding_box(small)]
+        intensities, shape_mask = _resampled(image, members, axes, settings.interpolation, reach)
     if not np.isfinite(intensities).all():
         raise RegionError(
             "The image has values that are not finite in or around the region. Replace them, or correct the mask."
         )
     intensity_mask = resegment(intensities, shape_mask, settings.resegmentation)
     return Region(intensities, shape_mask, intensity_mask, target, full_shape)
+
+
+def _resampled(
+    image: NDArray[np.generic], members: Bools, axes: tuple[Axis, Axis, Axis], settings: Interpolation, reach: Reach
+) -> tuple[Floats, Bools]:
+    """Return intensities and mask of the region and `reach` around it on the new grid."""
+    z, y, x = (axis.new_range(part) for axis, part in zip(axes, bounding_box(members), strict=True))
+    fraction = resample(members, axes, (z, y, x), method="linear")
+    # The margin makes 0.5 reached where weights of 1/3 and 1/6 add up to it but for the last bit.
+    inside: Bools = fraction >= settings.mask_threshold - 1e-9
+    if not inside.any():
+        raise RegionError(
+            f"The region is empty after resampling: no new voxel lies within it by {settings.mask_threshold:g} or more. "
+            "Choose a finer spacing_mm, or a lower mask_threshold."
+        )
+    tight = bounding_box(inside)
+    box = _shifted(tight, (z.start, y.start, x.start))
+    around = _grown(box, reach, tuple(axis.new_size for axis in axes))
+    intensities = resample(image, axes, around, method=settings.method)
+    if settings.round_intensities:
+        intensities = np.rint(intensities)
+    shape_mask = np.zeros(intensities.shape, np.bool_)
+    shape_mask[_shifted(box, (-around[0].start, -around[1].start, -around[2].start))] = inside[tight]
+    return intensities, shape_mask
 
 
 def resegment(image: Floats, shape_mask: Bools, settings: Resegmentation) -> Bools:
@@ -125,14 +126,11 @@ def resegment(image: Floats, shape_mask: Bools, settings: Resegmentation) -> Boo
     """
     low = -np.inf if settings.minimum is None else settings.minimum
     high = np.inf if settings.maximum is None else settings.maximum
-    if settings.outlier_sigma is not None:
-        values = image[shape_mask]
-        mean, spread = values.mean(), settings.outlier_sigma * values.std()
-        # A flat region has no outliers, though its mean may miss its one value by the last bit.
-        low, high = max(low, min(mean - spread, mean)), min(high, max(mean + spread, mean))
-        if spread == 0 or values.min() == values.max():
-            low = -np.inf if settings.minimum is None else settings.minimum
-            high = np.inf if settings.maximum is None else settings.maximum
+    values = image[shape_mask]
+    # A flat region has no outliers, though its mean may miss its one value by the last bit.
+    if settings.outlier_sigma is not None and values.min() < values.max():
+        mean, spread = float(values.mean()), settings.outlier_sigma * float(values.std())
+        low, high = max(low, mean - spread), min(high, mean + spread)
     kept: Bools = shape_mask & (image >= low) & (image <= high)
     if not kept.any():
         raise RegionError(
@@ -155,7 +153,12 @@ def _span(found: Bools) -> slice:
     return slice(int(places[0]), int(places[-1]) + 1)
 
 
-def _grown(box: Box, reach: tuple[int, ...], shape: tuple[int, ...]) -> Box:
+def _axes(shape: tuple[int, ...], spacing_mm: Spacing, target_mm: Spacing) -> tuple[Axis, Axis, Axis]:
+    z, y, x = (Axis.between(n, old, new) for n, old, new in zip(shape, spacing_mm, target_mm, strict=True))
+    return z, y, x
+
+
+def _grown(box: Box, reach: Reach, shape: tuple[int, ...]) -> Box:
     z, y, x = (
         slice(max(part.start - by, 0), min(part.stop + by, size))
         for part, by, size in zip(box, reach, shape, strict=True)
@@ -163,7 +166,13 @@ def _grown(box: Box, reach: tuple[int, ...], shape: tuple[int, ...]) -> Box:
     return z, y, x
 
 
-def _check(image: NDArray[np.generic], mask: NDArray[np.generic], spacing_mm: Spacing) -> None:
+def _shifted(box: Box, by: tuple[int, int, int]) -> Box:
+    z, y, x = (slice(part.start + step, part.stop + step) for part, step in zip(box, by, strict=True))
+    return z, y, x
+
+
+def check_volume(image: NDArray[np.generic], mask: NDArray[np.generic], spacing_mm: Spacing) -> None:
+    """Check that image and mask are volumes of one shape and the spacing is possible; a RegionError tells what is not."""
     if image.ndim != 3 or mask.shape != image.shape:
         raise RegionError(
             f"Image and mask must be volumes (z, y, x) of one shape; found {image.shape} and {mask.shape}. "

@@ -5,6 +5,9 @@ patient axes (LPS: to the patient's left, back, head). The movement is that of a
 head or a pelvis; lungs, bowel or a breast change their shape, and the quality tells so only in part.
 """
 
+# SimpleITK 2.5 calls itself typed, but its functions are not.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -42,6 +45,12 @@ class RegistrationSection(Section):
         0.5, ge=0, le=1, description="Least part of the fixed volume (or region) that is covered."
     )
     min_gain: float = Field(0.0, description="Least gain of mutual information (nats) over the start in the frame.")
+    max_inconsistency_mm: float | None = Field(
+        5.0,
+        gt=0,
+        description="The search is run backwards as well; a larger mean distance (mm) between a place and where there and "
+        "back again leads is refused. Null leaves the way back out and halves the time.",
+    )
     min_dice: float = Field(
         0.5, ge=0, le=1, description="Least overlap of both regions after it, where both are given."
     )
@@ -58,6 +67,9 @@ class RigidRegistration:
             coordinates as they are. NaN where nothing overlaps.
         displacement_mean_mm, displacement_max_mm: how far the voxels of the fixed volume (or region) move.
         overlap: part of them that lies inside the moving volume.
+        inconsistency_mm: mean distance between them and where there and, by a search of its own, back again leads; NaN if
+            that was left out. Higher mutual information alone does not tell a wrong answer from a right one: small fields
+            of view of soft tissue against PET gained 0.1 nats by turning 12 degrees away, and failed here.
         dice_before, dice_after: overlap of both regions; NaN unless both are given.
         refusals: why it should not be used; empty if it may.
         seed: of the sampling.
@@ -70,6 +82,7 @@ class RigidRegistration:
     displacement_mean_mm: float
     displacement_max_mm: float
     overlap: float
+    inconsistency_mm: float
     dice_before: float
     dice_after: float
     refusals: tuple[str, ...]
@@ -114,17 +127,19 @@ def register_rigid(
     rules = section or RegistrationSection()
     still, other = _image(_clipped(fixed, rules), fixed_affine), _image(_clipped(moving, rules), moving_affine)
     information = _Information(still, other, rules, seed)
-    centre = fixed_affine[:3, :3] @ ((np.array(fixed.shape[::-1]) - 1) / 2) + fixed_affine[:3, 3]
-    starts = _starts(rules, centre, moving, moving_affine)
-    first = max(starts, key=lambda one: np.nan_to_num(information.of(one), nan=-np.inf))
-    matrix = first
-    if np.isfinite(information.of(first)):
-        matrix = _optimised(still, other, first, centre, rules=rules, seed=seed)
+    middles = _middle(fixed.shape, fixed_affine), _middle(moving.shape, moving_affine)
+    matrix, held = _searched(still, other, middles, rules=rules, seed=seed)
+    back = None
+    if rules.max_inconsistency_mm is not None:
+        back, returned = _searched(other, still, middles[::-1], rules=rules, seed=seed + 1)
+        held = held and returned
     return _judged(
         matrix,
         information,
         (fixed.shape, fixed_affine, fixed_mask),
         (moving.shape, moving_affine, moving_mask),
+        back=back,
+        held=held,
         rules=rules,
         seed=seed,
     )
@@ -234,20 +249,42 @@ def _optimised(
     return matrix
 
 
-def _starts(
-    rules: RegistrationSection, centre: Floats, moving: NDArray[np.floating], moving_affine: Floats
-) -> list[Floats]:
-    middle = moving_affine[:3, :3] @ ((np.array(moving.shape[::-1]) - 1) / 2) + moving_affine[:3, 3]
+def _searched(
+    fixed: sitk.Image, moving: sitk.Image, middles: tuple[Floats, Floats], *, rules: RegistrationSection, seed: int
+) -> tuple[Floats, bool]:
+    """Return the matrix that is found from the better start; the start, and False, where the volumes lose their overlap."""
+    information = _Information(fixed, moving, rules, seed)
     centred = np.eye(4)
-    centred[:3, 3] = middle - centre
-    return {"frame": [np.eye(4)], "centres": [centred], "best": [np.eye(4), centred]}[rules.start]
+    centred[:3, 3] = middles[1] - middles[0]
+    starts = {"frame": [np.eye(4)], "centres": [centred], "best": [np.eye(4), centred]}[rules.start]
+    first = max(starts, key=lambda one: np.nan_to_num(information.of(one), nan=-np.inf))
+    if np.isnan(information.of(first)):
+        return first, False
+    try:
+        return _optimised(fixed, moving, first, middles[0], rules=rules, seed=seed), True
+    except RuntimeError as error:
+        if "sufficiently overlap" not in str(error):
+            raise
+        return first, False
+
+
+def _middle(shape: tuple[int, ...], affine: Floats) -> Floats:
+    return np.asarray(affine[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2) + affine[:3, 3])
 
 
 Grid = tuple[tuple[int, ...], Floats, Mask | None]
 
 
 def _judged(
-    matrix: Floats, information: _Information, fixed: Grid, moving: Grid, *, rules: RegistrationSection, seed: int
+    matrix: Floats,
+    information: _Information,
+    fixed: Grid,
+    moving: Grid,
+    *,
+    back: Floats | None,
+    held: bool,
+    rules: RegistrationSection,
+    seed: int,
 ) -> RigidRegistration:
     """Return the movement with its quality."""
     shape, affine, mask = fixed
@@ -255,8 +292,9 @@ def _judged(
     places = voxels[:, ::-1] @ affine[:3, :3].T + affine[:3, 3]
     moved = places @ matrix[:3, :3].T + matrix[:3, 3]
     distances = np.linalg.norm(moved - places, axis=1)
-    back = np.linalg.inv(moving[1])
-    indices = moved @ back[:3, :3].T + back[:3, 3]
+    returned = np.nan if back is None else np.linalg.norm(moved @ back[:3, :3].T + back[:3, 3] - places, axis=1).mean()
+    to_voxels = np.linalg.inv(moving[1])
+    indices = moved @ to_voxels[:3, :3].T + to_voxels[:3, 3]
     inside = ((indices > -0.5) & (indices < np.array(moving[0][::-1]) - 0.5)).all(axis=1)
     before, after = information.of(np.eye(4)), information.of(matrix)
     turn = float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1))))
@@ -269,7 +307,10 @@ def _judged(
         f"only {100 * inside.mean():.0f} % of the fixed volume is covered, less than {100 * rules.min_overlap:g} %": (
             inside.mean() < rules.min_overlap
         ),
-        "the volumes do not overlap enough to be compared": bool(np.isnan(after)),
+        f"there and back again ends {returned:.1f} mm away, above {rules.max_inconsistency_mm} mm": bool(
+            returned > (rules.max_inconsistency_mm or np.inf)
+        ),
+        "the volumes do not overlap enough to be compared": bool(np.isnan(after)) or not held,
         f"mutual information did not rise by {rules.min_gain:g} nats": bool(after < before + rules.min_gain),
         f"the regions overlap by a Dice of {dice_after:.2f}, below {rules.min_dice:g}": bool(
             dice_after < rules.min_dice
@@ -283,6 +324,7 @@ def _judged(
         displacement_mean_mm=float(distances.mean()),
         displacement_max_mm=float(distances.max()),
         overlap=float(inside.mean()),
+        inconsistency_mm=float(returned),
         dice_before=dice_before,
         dice_after=dice_after,
         refusals=tuple(reason for reason, wrong in checks.items() if wrong),
@@ -316,7 +358,8 @@ def _clipped(volume: NDArray[np.floating], rules: RegistrationSection) -> NDArra
         low, high = volume.min(), volume.max()
     if low == high:
         raise ValueError("the volume has one intensity throughout, so nothing can be registered to it.")
-    return np.clip(volume, low, high).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(volume, low, high).astype(np.float32)
+    return clipped
 
 
 def _image(volume: NDArray[Any], affine: Floats) -> sitk.Image:

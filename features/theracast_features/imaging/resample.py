@@ -42,11 +42,11 @@ class Axis:
         new = np.arange(indices.start, indices.stop)
         return (self.size - 1) / 2 + (new - (self.new_size - 1) / 2) * self.step
 
-    def new_range(self, old: slice, reach: int) -> slice:
-        """Return the new voxels that see any of these old voxels, and `reach` new voxels more on both sides."""
+    def new_range(self, old: slice) -> slice:
+        """Return the new voxels that see any of these old voxels."""
         offset = (self.size - 1) / 2 - (self.new_size - 1) / 2 * self.step
-        first = int(np.floor((old.start - 1 - offset) / self.step)) - reach
-        last = int(np.ceil((old.stop - offset) / self.step)) + reach
+        first = int(np.floor((old.start - 1 - offset) / self.step))
+        last = int(np.ceil((old.stop - offset) / self.step))
         return slice(max(first, 0), min(last + 1, self.new_size))
 
     def old_range(self, new: slice, margin: int) -> slice:

@@ -42,7 +42,7 @@ def run_length(volume: LevelVolume, aggregations: Sequence[Aggregation]) -> dict
 
     def matrices(voxels: NDArray[np.int64], steps: Steps) -> Counts:
         offsets = volume.frame.offsets(steps)
-        counts = np.zeros((len(offsets), volume.count, longest), np.int64)
+        counts = np.zeros((len(offsets), volume.count, longest), np.int32)
         for matrix, offset in zip(counts, offsets.tolist(), strict=True):
             if offset not in found:
                 found[offset] = _lengths(volume.flat, offset, volume.frame.reach, np.array(volume.frame.shape))
@@ -85,7 +85,7 @@ def _count_ends(
     voxels: NDArray[np.int64],
     lengths: NDArray[np.uint16],
     offset: int,
-    counts: NDArray[np.int64],
+    counts: Counts,
 ) -> None:
     """Count the runs that end in these voxels, by level and length."""
     for index in range(voxels.shape[0]):

@@ -9,14 +9,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from theracast_data.errors import StudyError
 from theracast_data.section import Section
 from theracast_features.events.section import Aggregate, check_windows
+from theracast_features.imaging.habitat_section import NOT_FITTED, FittedHabitats, ImageHabitats
 from theracast_features.imaging.settings import RadiomicsSettings
+
+FORMAT = 1
+"""Raise it where the same image gives other measurements than before: they then have other codes, and caches are passed over."""
 
 CODE_SYSTEM = "IMAGE"
 SCANNER = "scanner"
 """Last part of the code of the event that says, as text, with what an image was made."""
-
 
 SERIES = "series"
 """The part of a code before the identifier of the series that was measured."""
@@ -63,6 +67,9 @@ class ImageMeasures(Section):
     uptake: Uptake | None = Field(None, description="SUVmax, SUVpeak, SUVmean, MTV and TLG; for PT.")
     intensity: bool = Field(False, description="Mean, percentiles and shape of the intensities, e.g. of an ADC map.")
     radiomics: RadiomicsSettings | None = Field(None, description="Features of the IBSI, and how they are computed.")
+    habitats: ImageHabitats | None = Field(
+        None, description="Parts of the region that look alike on several maps: size, contacts, and means of the maps."
+    )
 
     @field_validator("series", "regions", mode="before")
     @classmethod
@@ -73,16 +80,38 @@ class ImageMeasures(Section):
     def _check_modality(self) -> ImageMeasures:
         if self.uptake is not None and self.modality != "PT":
             raise ValueError(f"`uptake` is measured in PET; say modality: PT, or remove it (found {self.modality})")
-        if not (self.size or self.uptake or self.intensity or self.radiomics):
-            raise ValueError("nothing is measured; ask for `size`, `uptake`, `intensity` or `radiomics`")
+        if not (self.size or self.uptake or self.intensity or self.radiomics or self.habitats):
+            raise ValueError("nothing is measured; ask for `size`, `uptake`, `intensity`, `radiomics` or `habitats`")
         return self
 
     @property
     def digest(self) -> str:
-        """Eight hexadecimal digits that change with anything that changes a measurement."""
-        names = sorted(ImageMeasures.model_fields)
-        text = json.dumps(self.model_dump(mode="json", include=set(names)), sort_keys=True)
+        """Eight hexadecimal digits that change with anything that changes a measurement.
+
+        What is as by default does not enter, so that a setting of a later version leaves the codes of models as they are.
+        """
+        settings = self.model_dump(mode="json", include=set(ImageMeasures.model_fields), exclude_defaults=True)
+        text = json.dumps({"format": FORMAT} | settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def habitats_digest(self) -> str:
+        """Eight hexadecimal digits that change with anything by which habitats are fitted."""
+        keys = {"modality", "series", "regions", "several", "region_off_grid", "habitats"}
+        settings = self.model_dump(mode="json", include=keys, exclude_defaults=True)
+        settings.get("habitats", {}).pop("fitted", None)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def fitted_habitats(self) -> FittedHabitats | None:
+        """What was learnt of habitats; None where none are measured.
+
+        Raises:
+            StudyError: habitats are asked for and not fitted.
+        """
+        if self.habitats is not None and self.habitats.fitted is None:
+            raise StudyError(NOT_FITTED)
+        return None if self.habitats is None else self.habitats.fitted
 
 
 class ImageFeatures(ImageMeasures):

@@ -72,7 +72,7 @@ class FixedBinNumber(Section):
     """The range of the region's intensities in `bins` equal bins."""
 
     method: Literal["fbn"] = "fbn"
-    bins: int = Field(32, ge=2, le=4096, description="Number of bins.")
+    bins: int = Field(32, ge=2, le=2048, description="Number of bins.")
 
 
 class FixedBinSize(Section):
@@ -118,9 +118,9 @@ class LaplacianOfGaussian(Section):
     dimension: Literal["2D", "3D"] = "3D"
 
     @property
-    def name(self) -> str:
-        """Name of the response map."""
-        return f"log_{self.sigma_mm:g}mm" + ("_2D" if self.dimension == "2D" else "")
+    def names(self) -> tuple[str, ...]:
+        """Names of the response maps."""
+        return (f"log_{self.sigma_mm:g}mm" + ("_2D" if self.dimension == "2D" else ""),)
 
 
 WaveletName = Literal["haar", "db1", "db2", "db3", "db4", "db5", "db6", "db7", "db8", "coif1"]
@@ -145,6 +145,12 @@ class Wavelet(Section):
             raise ValueError(f"band {wrong[0]!r} is not two or three letters of L and H")
         return self
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the response maps."""
+        pooled = "_average" if self.rotation_invariant else ""
+        return tuple(f"wavelet_{self.wavelet}_{band}{pooled}" for band in self.bands)
+
 
 class MeanFilter(Section):
     """Mean over a cube, or over a square within slices."""
@@ -160,9 +166,9 @@ class MeanFilter(Section):
         return self
 
     @property
-    def name(self) -> str:
-        """Name of the response map."""
-        return f"mean_{self.size}" + ("_2D" if self.dimension == "2D" else "")
+    def names(self) -> tuple[str, ...]:
+        """Names of the response maps."""
+        return (f"mean_{self.size}" + ("_2D" if self.dimension == "2D" else ""),)
 
 
 class Laws(Section):
@@ -179,12 +185,11 @@ class Laws(Section):
     )
 
     @property
-    def name(self) -> str:
-        """Name of the response map."""
+    def names(self) -> tuple[str, ...]:
+        """Names of the response maps."""
         pooled = "" if self.pooling == "none" else f"_{self.pooling}"
-        return f"laws_{self.kernels.lower()}{pooled}" + (
-            f"_energy{self.energy_distance}" if self.energy_distance else ""
-        )
+        energy = "" if self.energy_distance is None else f"_energy{self.energy_distance}"
+        return (f"laws_{self.kernels.lower()}{pooled}{energy}",)
 
 
 Filter = Annotated[LaplacianOfGaussian | Wavelet | MeanFilter | Laws, Field(discriminator="kind")]
@@ -221,10 +226,25 @@ class RadiomicsSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _no_shape_of_a_map(self) -> RadiomicsSettings:
-        if "morphology" in self.filter_families:
-            raise ValueError("filter_families: a response map has no morphology of its own; leave it out")
+    def _of_the_image_alone(self) -> RadiomicsSettings:
+        wrong = [family for family in self.filter_families if family not in INTENSITY_FAMILIES]
+        if wrong:
+            raise ValueError(
+                f"filter_families: {wrong[0]!r} is a family of the image itself, not of a response map; leave it out"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _each_map_once(self) -> RadiomicsSettings:
+        names = [name for chosen in self.filters for name in chosen.names]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"filters: the response map {twice[0]!r} is asked for twice; leave one out")
+        return self
+
+    def grid_spacing(self, spacing_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Return the spacing (z, y, x) on which features are computed, for an image of this spacing."""
+        return spacing_mm if self.interpolation is None else self.interpolation.target(spacing_mm)
 
     @property
     def extents(self) -> tuple[Extent, ...]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -24,12 +24,14 @@ class ImageTask:
     Attributes:
         name: of the kind of image in `features.images`.
         regions: file, kind (RTSTRUCT or SEG) and name of each region.
+        maps: name and series of each map of `habitats`.
     """
 
     name: str
     measures: ImageMeasures
     row: ImageRow
     regions: tuple[tuple[str, str, str], ...]
+    maps: tuple[tuple[str, ImageRow], ...] = ()
 
     @property
     def series_code(self) -> str:
@@ -49,7 +51,7 @@ class Measured:
     Attributes:
         values: measurement to number, NaN where it is not defined for the region.
         taken: when the image was made; date_only: whether only the day is known.
-        scanner: manufacturer, model, kernel, slice thickness.
+        scanner: manufacturer, model, kernel, slice thickness; "" where the image names no scanner.
         fault: why the image was not measured; "" if it was.
         notes: what was done on the way, e.g. that a region was resampled.
     """
@@ -78,7 +80,7 @@ class Measured:
             "time": [moment.astype(datetime)] * count,
             "code": codes,
             "numeric_value": [None, *told.values(), None],
-            "text_value": [self.scanner, *[None] * (len(told) + 1)],
+            "text_value": [self.scanner or None, *[None] * (len(told) + 1)],
             "unit": [None, *(known[name].unit for name in told), None],
             "available_time": [None if available is None else available.astype(datetime)] * count,
         }
@@ -88,11 +90,14 @@ class Measured:
 def image_tasks(rows: Sequence[ImageRow], images: Mapping[str, ImageMeasures]) -> tuple[list[ImageTask], list[str]]:
     """Return the images of a manifest that a study measures, and what is in the way of others.
 
-    An image whose regions do not fit is nobody's fault and passed over; one whose series cannot be read, or several of one
-    kind in one study, are told.
+    An image whose regions do not fit is nobody's fault and passed over; one whose series cannot be read, that lacks a map of
+    its `habitats`, or several of one kind in one study, are told.
     """
     tasks: list[ImageTask] = []
     faults: list[str] = []
+    studies: dict[tuple[str, str], dict[str, ImageRow]] = {}
+    for row in rows:
+        studies.setdefault((row.subject_id, row.study_uid), {})[row.series_uid] = row
     for name, measures in images.items():
         found: dict[str, list[ImageRow]] = {}
         for row in rows:
@@ -116,7 +121,7 @@ def image_tasks(rows: Sequence[ImageRow], images: Mapping[str, ImageMeasures]) -
                 f"({len(found)} series fit; their regions: {', '.join(there[:12]) or 'none'}). Correct `series` or `regions` "
                 f"in features.images.{name}."
             )
-        for (subject, _), several in of_study.items():
+        for (subject, study), several in of_study.items():
             if len(several) > 1:
                 faults.append(
                     f"{name}: patient {subject} has {len(several)} series in one study that fit, so which is meant is open. "
@@ -125,5 +130,31 @@ def image_tasks(rows: Sequence[ImageRow], images: Mapping[str, ImageMeasures]) -
             elif several[0].row.faults:
                 faults.append(f"{several[0].place}: {'; '.join(several[0].row.faults)}")
             else:
-                tasks += several
+                tasks += _with_maps(several[0], studies[subject, study].values(), faults)
     return tasks, faults
+
+
+def _with_maps(task: ImageTask, own: Collection[ImageRow], faults: list[str]) -> list[ImageTask]:
+    """Return the image with those series of its study that are the maps; none, and in `faults` why, where that is open."""
+    section = task.measures.habitats
+    if section is None:
+        return [task]
+    image, maps, told = task.row, [], []
+    for name, asked in section.maps.items():
+        fit = [row for row in own if row.modality == asked.modality and fits(row.description or "", asked.series)]
+        fit = [row for row in fit if row.series_uid == image.series_uid] or fit
+        place = f"features.images.{task.name}.habitats.maps.{name}"
+        if not fit:
+            told.append(
+                f"map {name}: the study has no {asked.modality} series that fits {', '.join(asked.series)}. Fetch it, or "
+                f"correct `series` in {place}."
+            )
+        elif len(fit) > 1:
+            told.append(
+                f"map {name}: {len(fit)} series of the study fit, so which is meant is open. Narrow `series` in {place}."
+            )
+        elif fit[0].faults:
+            told.append(f"map {name}, series {fit[0].series_uid}: {'; '.join(fit[0].faults)}")
+        maps += [(name, row) for row in fit]
+    faults += [f"{task.place}: {one}" for one in told]
+    return [] if told else [replace(task, maps=tuple(maps))]

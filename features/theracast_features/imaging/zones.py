@@ -111,7 +111,7 @@ def _features(levels: NDArray[np.int64], columns: NDArray[np.int64], count: int,
     places = np.zeros(int(columns.max()) + 1, np.int64)
     places[present] = np.arange(len(present))
     flat = (levels - 1) * len(present) + places[columns]
-    counts = np.bincount(flat, minlength=count * len(present)).reshape(count, len(present))
+    counts = np.bincount(flat, minlength=count * len(present)).astype(np.int32).reshape(count, len(present))
     return emphasis(counts, present, voxels)[: len(SIZE_ZONE)]
 
 

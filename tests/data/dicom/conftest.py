@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import nrrd
 import numpy as np
 import numpy.typing as npt
 import pydicom
@@ -19,8 +21,10 @@ KINDS = {
     "MR": uids.MRImageStorage,
     "PT": uids.PositronEmissionTomographyImageStorage,
     "ECT": uids.EnhancedCTImageStorage,
+    "EPT": uids.EnhancedPETImageStorage,
     "RTSTRUCT": uids.RTStructureSetStorage,
     "RTDOSE": uids.RTDoseStorage,
+    "SEG": uids.SegmentationStorage,
 }
 ROOT = "1.2.826.0.1.3680043.8.498."
 
@@ -55,6 +59,12 @@ def blank() -> Callable[..., FileDataset]:
     return blank_dataset
 
 
+@pytest.fixture(scope="session")
+def compress() -> Callable[[Path, uids.UID], None]:
+    """A function that compresses a file in place."""
+    return compress_file
+
+
 def uid(name: str) -> str:
     """Return the same UID for the same name."""
     return str(uids.generate_uid(prefix=ROOT, entropy_srcs=[name]))
@@ -81,7 +91,7 @@ def blank_dataset(
     dataset.PatientID, dataset.PatientName, dataset.PatientSex = "P1", "P^1", "F"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid("study"), uid(series)
     dataset.FrameOfReferenceUID = uid("frame")
-    dataset.Modality = {"ECT": "CT"}.get(kind, kind)
+    dataset.Modality = {"ECT": "CT", "EPT": "PT"}.get(kind, kind)
     dataset.StudyDate = dataset.SeriesDate = dataset.AcquisitionDate = "20200102"
     dataset.StudyTime, dataset.SeriesTime, dataset.AcquisitionTime = "100000", "101500", "101500"
     dataset.Manufacturer, dataset.ManufacturerModelName = "Maker", "Model"
@@ -171,3 +181,140 @@ def _add_pet(dataset: FileDataset, slices: int) -> None:
     tracer.RadiopharmaceuticalStartTime = "091500"
     tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = 3.7e8, 6586.2
     dataset.RadiopharmaceuticalInformationSequence = [tracer]
+
+
+@pytest.fixture(scope="session")
+def fuzz_objects() -> Callable[[Path, Any], dict[str, Path]]:
+    """A function that writes one small valid file of each kind that belongs to an image."""
+    return write_objects
+
+
+def write_objects(folder: Path, image: Any) -> dict[str, Path]:
+    """Write a structure set, a segmentation, a dose, an enhanced CT, NIfTI and NRRD files; return them by kind."""
+    affine = image.affine
+    struct = blank_dataset("RTSTRUCT", "struct", series="struct")
+    region, holder, contour = Dataset(), Dataset(), Dataset()
+    region.ROINumber, region.ROIName = 1, "GTV"
+    region.ReferencedFrameOfReferenceUID = image.frame_of_reference
+    contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 4
+    corners = np.array([affine @ [column, row, 2, 1] for column, row in ((1, 1), (6, 1), (6, 5), (1, 5))])[:, :3]
+    contour.ContourData = [f"{number:.6f}" for number in corners.ravel()]
+    holder.ReferencedROINumber, holder.ContourSequence = 1, [contour]
+    struct.StructureSetROISequence, struct.ROIContourSequence = [region], [holder]
+    struct.save_as(folder / "struct.dcm", enforce_file_format=True)
+    _write_seg(folder / "seg.dcm", image)
+    dose = blank_dataset("RTDOSE", "dose", series="dose")
+    _frames(dose, 3, 4, 5, bits=32)
+    dose.ImagePositionPatient, dose.ImageOrientationPatient = [-12, -22, 28], [1, 0, 0, 0, 1, 0]
+    dose.PixelSpacing, dose.GridFrameOffsetVector = [3.0, 2.5], [0.0, 4.0, 8.0]
+    dose.DoseUnits, dose.DoseType, dose.DoseSummationType, dose.DoseGridScaling = "GY", "PHYSICAL", "PLAN", 1e-4
+    dose.PixelData = np.arange(60, dtype=np.uint32).tobytes()
+    dose["PixelData"].VR = "OW"
+    dose.save_as(folder / "dose.dcm", enforce_file_format=True)
+    _write_enhanced(folder / "enhanced.dcm")
+    mask = np.zeros(image.shape[::-1], dtype=np.uint8)
+    mask[2:5, 2:5, 2:4] = 1
+    nifti = nib.Nifti1Image(mask, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    nifti.header.set_xyzt_units("mm")
+    nib.save(nifti, folder / "mask.nii")
+    nib.save(nifti, folder / "image.nii.gz")
+    header = {"space": "LPS", "space directions": affine[:3, :3].T, "space origin": affine[:3, 3]}
+    nrrd.write(str(folder / "image.nrrd"), mask, header)
+    return {
+        "rtstruct": folder / "struct.dcm",
+        "seg": folder / "seg.dcm",
+        "dose": folder / "dose.dcm",
+        "enhanced": folder / "enhanced.dcm",
+        "nifti": folder / "image.nii.gz",
+        "nifti mask": folder / "mask.nii",
+        "nrrd": folder / "image.nrrd",
+    }
+
+
+def _frames(dataset: FileDataset, frames: int, rows: int, columns: int, *, bits: int) -> None:
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames, rows, columns
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
+
+
+def _placed(position: Any, **content: Any) -> Dataset:
+    item, plane, frame = Dataset(), Dataset(), Dataset()
+    plane.ImagePositionPatient = [f"{part:.6f}" for part in position]
+    for keyword, value in content.items():
+        setattr(frame, keyword, value)
+    item.PlanePositionSequence, item.FrameContentSequence = [plane], [frame]
+    return item
+
+
+def _shared(spacing: list[float], cosines: list[float], **transform: Any) -> Dataset:
+    item, measures, orientation, scale = Dataset(), Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = spacing, 2.5
+    orientation.ImageOrientationPatient = cosines
+    for keyword, value in transform.items():
+        setattr(scale, keyword, value)
+    item.PixelMeasuresSequence, item.PlaneOrientationSequence = [measures], [orientation]
+    item.PixelValueTransformationSequence = [scale]
+    return item
+
+
+def _write_seg(path: Path, image: Any) -> None:
+    seg = blank_dataset("SEG", "seg", series="seg")
+    _, rows, columns = image.shape
+    _frames(seg, 2, rows, columns, bits=1)
+    segment = Dataset()
+    segment.SegmentNumber, segment.SegmentLabel = 1, "tumour"
+    seg.SegmentSequence, seg.SegmentationType = [segment], "BINARY"
+    _, y_step, x_step = image.spacing_mm
+    cosines = [*(image.affine[:3, 0] / x_step), *(image.affine[:3, 1] / y_step)]
+    seg.SharedFunctionalGroupsSequence = [_shared([y_step, x_step], [float(part) for part in cosines])]
+    items = []
+    for plane in (1, 2):
+        item = _placed((image.affine @ [0, 0, plane, 1])[:3])
+        identity = Dataset()
+        identity.ReferencedSegmentNumber = 1
+        item.SegmentIdentificationSequence = [identity]
+        items.append(item)
+    seg.PerFrameFunctionalGroupsSequence = items
+    seg.PixelData = np.packbits(np.ones(2 * rows * columns, dtype=np.uint8), bitorder="little").tobytes()
+    seg["PixelData"].VR = "OB"
+    seg.save_as(path, enforce_file_format=True)
+
+
+def _write_enhanced(path: Path) -> None:
+    image = blank_dataset("ECT", "enhanced")
+    image.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    _frames(image, 3, 4, 5, bits=16)
+    image.SharedFunctionalGroupsSequence = [
+        _shared([1.0, 1.0], [1, 0, 0, 0, 1, 0], RescaleSlope=1, RescaleIntercept=-1000, RescaleType="HU")
+    ]
+    image.PerFrameFunctionalGroupsSequence = [_placed((0, 0, 2.5 * plane), StackID="1") for plane in range(3)]
+    image.PixelData = np.arange(60, dtype=np.uint16).tobytes()
+    image["PixelData"].VR = "OW"
+    image.save_as(path, enforce_file_format=True)
+
+
+def compress_file(path: Path, syntax: uids.UID) -> None:
+    """Compress a file in place with an encoder that is not the decoder under test where there are two."""
+    dataset = pydicom.dcmread(path)
+    if syntax in (uids.JPEGLosslessSV1, uids.JPEGBaseline8Bit, uids.JPEG2000Lossless):
+        gdcm = pytest.importorskip("gdcm")
+        reader = gdcm.ImageReader()
+        reader.SetFileName(str(path))
+        assert reader.Read()
+        changer = gdcm.ImageChangeTransferSyntax()
+        kinds = {
+            uids.JPEGLosslessSV1: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
+            uids.JPEGBaseline8Bit: gdcm.TransferSyntax.JPEGBaselineProcess1,
+            uids.JPEG2000Lossless: gdcm.TransferSyntax.JPEG2000Lossless,
+        }
+        changer.SetTransferSyntax(gdcm.TransferSyntax(kinds[syntax]))
+        changer.SetInput(reader.GetImage())
+        assert changer.Change()
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(str(path))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(changer.GetOutput())
+        assert writer.Write()
+        return
+    dataset.compress(syntax, generate_instance_uid=False)
+    dataset.save_as(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,16 @@ def test_dose_and_image_must_share_a_frame_of_reference(
     dose = read_dose(write_dose(tmp_path / "dose.dcm", blank, FrameOfReferenceUID="1.2.3"))
     with pytest.raises(ImageError, match=r"frame of reference 1\.2\.3"):
         region_dose(dose, region, image)
+
+
+def test_the_region_must_be_on_the_grid_of_the_image(
+    tmp_path: Path, blank: Blank, image: Volume, region: Region
+) -> None:
+    dose = read_dose(write_dose(tmp_path / "dose.dcm", blank))
+    moved = image.affine.copy()
+    moved[0, 3] += 5
+    with pytest.raises(ImageError, match="not on the grid of the image"):
+        region_dose(dose, replace(region, affine=moved), image)
 
 
 def test_a_region_beyond_the_grid_is_refused_or_counted(

@@ -238,6 +238,71 @@ def test_slices_of_several_doses_are_refused(pet: list[Path], change: Change) ->
         read_suv(pet)
 
 
+def enhanced_pet(path: Path, blank: Callable[..., FileDataset], unit: str) -> np.ndarray:
+    """Write an enhanced PET of 3 frames with real-world values of 2.5 a step, and return its stored values."""
+    stored = np.random.default_rng(2).integers(0, 4000, (3, 4, 5), dtype=np.uint16)
+    dataset = blank("EPT", "enhanced")
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = stored.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
+    dataset.DecayCorrected, dataset.DecayCorrectionDateTime = "YES", "20200102101500"
+    dataset.AttenuationCorrected, dataset.PatientWeight, dataset.PatientSize = "YES", WEIGHT, HEIGHT
+    tracer_item = Dataset()
+    tracer_item.RadiopharmaceuticalStartDateTime = "20200102091500"
+    tracer_item.RadionuclideTotalDose, tracer_item.RadionuclideHalfLife = DOSE, HALF_LIFE
+    dataset.RadiopharmaceuticalInformationSequence = [tracer_item]
+    shared, measures, orientation, real, code = (Dataset() for _ in range(5))
+    measures.PixelSpacing, measures.SliceThickness = [4.0, 4.0], 3.0
+    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = unit, "UCUM", "unit"
+    real.RealWorldValueSlope, real.RealWorldValueIntercept, real.LUTLabel = 2.5, 0.0, "real"
+    real.MeasurementUnitsCodeSequence = [code]
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    shared.RealWorldValueMappingSequence = [real]
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    items = []
+    for frame in range(3):
+        item, position, content = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = [0, 0, 3.0 * frame]
+        content.StackID = "1"
+        item.PlanePositionSequence, item.FrameContentSequence = [position], [content]
+        items.append(item)
+    dataset.PerFrameFunctionalGroupsSequence = items
+    dataset.PixelData = stored.tobytes()
+    dataset["PixelData"].VR = "OW"
+    dataset.save_as(path, enforce_file_format=True)
+    return stored
+
+
+def test_an_enhanced_pet_tells_unit_and_moment_in_ways_of_its_own(
+    tmp_path: Path, blank: Callable[..., FileDataset], change: Change
+) -> None:
+    path = tmp_path / "enhanced.dcm"
+    stored = enhanced_pet(path, blank, "Bq/ml")
+    assert read_series(path).unit == "Bq/mL"
+    np.testing.assert_allclose(read_suv(path).values, stored * 2.5 * after(HOUR), rtol=1e-12)
+    change(path, elements(DecayCorrectionDateTime=None))
+    with pytest.raises(ImageError, match=r"DecayCorrectionDateTime \(0018,9701\) is missing"):
+        read_suv(path)
+    change(path, elements(AttenuationCorrected="NO"))
+    with pytest.raises(ImageError, match=r"AttenuationCorrected \(0018,9759\) is NO"):
+        read_suv(path)
+    stored = enhanced_pet(path, blank, "{SUVbw}g/ml")
+    np.testing.assert_allclose(read_suv(path).values, stored * 2.5, rtol=1e-12)
+
+    def second_meaning(dataset: FileDataset) -> None:
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        shared.RealWorldValueMappingSequence = [*shared.RealWorldValueMappingSequence] * 2
+
+    change(path, second_meaning)
+    with pytest.raises(ImageError, match=r"Units \(0054,1001\), or RealWorldValueSlope .* is missing"):
+        read_suv(path)
+    stored = enhanced_pet(path, blank, "1")
+    with pytest.raises(ImageError, match=r"Units \(0054,1001\) is 1"):
+        read_suv(path)
+
+
 @pytest.mark.parametrize("patient", ["STS_008", "STS_025"])
 def test_real_pet_holds_suv_by_body_weight(shared_images: Path, patient: str) -> None:
     """STS comes in g/mL, corrected to the injection: SUV is the stored value times the slope of each slice."""

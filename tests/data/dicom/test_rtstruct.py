@@ -98,6 +98,19 @@ def test_a_contour_that_is_there_twice_does_not_cut_itself_out(tmp_path: Path, b
     assert region.notes == ("1 contours were there twice and were taken once",)
 
 
+def test_contours_too_small_to_enclose_anything_are_left_out_and_said(
+    tmp_path: Path, blank: Blank, image: Volume
+) -> None:
+    region = read_rtstruct(
+        write_struct(tmp_path / "rs.dcm", blank, image, [(2, SQUARE), (3, SQUARE[:2]), (4, SQUARE[:1])]), "GTV", image
+    )
+    assert region.mask.sum() == 30
+    assert region.notes == ("2 contours of one or two corners enclose nothing and were left out",)
+    path = write_struct(tmp_path / "rs.dcm", blank, image, [(3, SQUARE[:2])])
+    with pytest.raises(ImageError, match="no closed contour, only 1 of one or two corners"):
+        read_rtstruct(path, "GTV", image)
+
+
 def test_partly_overlapping_contours_are_refused_until_their_meaning_is_said(
     tmp_path: Path, blank: Blank, image: Volume
 ) -> None:
@@ -177,7 +190,7 @@ def test_damaged_contours_are_refused(tmp_path: Path, blank: Blank, image: Volum
     contour = dataset.ROIContourSequence[0].ContourSequence[0]
     whole = list(contour.ContourData)
     for numbers, message in [
-        (whole[:-1], "not at least three corners"),
+        (whole[:-1], "is not corners of three coordinates"),
         (whole[:-3], "3 corners, NumberOfContourPoints says 4"),
         ([*whole[:-1], float(whole[-1]) + 5], "lie in no slice"),
     ]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,41 @@ def test_frames_may_stand_in_any_order_and_the_image_too(tmp_path: Path, files: 
     dataset.PixelData = pixels[order].tobytes()
     dataset.save_as(path)
     np.testing.assert_array_equal(read_segmentation(path, 1, image).mask, both[..., 0])
+
+
+def test_frames_are_placed_whatever_their_orientation_and_size(
+    tmp_path: Path, files: list[Path], image: Volume
+) -> None:
+    """The same voxels as an image of sagittal slices, as one turned in its plane, and as a part of the image."""
+    both = masks()
+    path = write_seg(tmp_path / "seg.dcm", files, both.astype(np.uint8))
+    sagittal = replace(image, values=image.values.transpose(2, 0, 1).copy(), affine=image.affine[:, [1, 2, 0, 3]])
+    np.testing.assert_array_equal(read_segmentation(path, 1, sagittal).mask, both[..., 0].transpose(2, 0, 1))
+    turned = image.affine @ np.array([[-1, 0, 0, 9], [0, -1, 0, 7], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    upside = replace(image, values=image.values[:, ::-1, ::-1].copy(), affine=turned)
+    np.testing.assert_array_equal(read_segmentation(path, 2, upside).mask, both[:, ::-1, ::-1, 1])
+    shifted = image.affine.copy()
+    shifted[:3, 3] = (image.affine @ [2, 3, 1, 1])[:3]
+    part = replace(image, values=image.values[1:5, 3:7, 2:].copy(), affine=shifted)
+    region = read_segmentation(path, 1, part)
+    kept = both[1:5, 3:7, 2:, 0]
+    np.testing.assert_array_equal(region.mask, kept)
+    assert region.share_outside == pytest.approx(1 - kept.sum() / both[..., 0].sum())
+    shifted[:3, 3] = (image.affine @ [30, 0, 0, 1])[:3]
+    with pytest.raises(ImageError, match="wholly outside of the image"):
+        read_segmentation(path, 1, replace(image, affine=shifted))
+
+
+def test_padding_in_a_region_and_another_patient_are_noted(tmp_path: Path, files: list[Path], image: Volume) -> None:
+    both = masks()
+    path = write_seg(tmp_path / "seg.dcm", files, both.astype(np.uint8))
+    values = image.values.copy()
+    values[2] = np.nan
+    region = read_segmentation(path, 1, replace(image, values=values, subject_id="P2"))
+    assert region.notes == (
+        "the file names the patient 'P1', the image 'P2'",
+        f"{both[2, ..., 0].sum()} of {both[..., 0].sum()} voxels of the region are padding of the image",
+    )
 
 
 def test_a_fraction_has_a_threshold_and_it_is_said(tmp_path: Path, files: list[Path], image: Volume) -> None:

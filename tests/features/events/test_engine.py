@@ -251,6 +251,28 @@ def test_the_catalogue_says_what_each_column_means() -> None:
     assert specs["lab.ldh.since_last.all"].unit == "d"
     assert specs["lab.ldh.count.12h"].unit is None
     assert specs["lab.ldh.exists.12h"].kind == "boolean"
+    units = {
+        name: specs[f"lab.ldh.{name}.2w"].unit for name in ("change", "relative_change", "change_per_day", "interval")
+    }
+    assert units == {"change": "U/L", "relative_change": None, "change_per_day": "U/L/d", "interval": "d"}
+
+
+def test_change_is_from_the_first_value_to_the_last_and_needs_two_moments() -> None:
+    rows: list[EVENT] = [
+        ("a", ORIGIN + timedelta(days=day), None, "ldh", value) for day, value in ((0, 200.0), (4, 150.0))
+    ]
+    rows += [("b", ORIGIN, None, "ldh", 100.0), ("b", ORIGIN, None, "ldh", 120.0)]
+    rows += [("c", ORIGIN, None, "ldh", 0.0), ("c", ORIGIN + timedelta(days=2), None, "ldh", 5.0)]
+    wanted = asked([(who, ORIGIN + timedelta(days=5)) for who in "abc"])
+    names = ("change", "relative_change", "change_per_day", "interval")
+    found = event_features(table(rows), wanted, FEATURES[1:2], CONCEPTS).frame[
+        [f"lab.ldh.{name}.all" for name in names]
+    ]
+    assert found.iloc[0].tolist() == [-50, -0.25, -12.5, 4]
+    assert found.iloc[1].isna().tolist() == [True, True, True, False], "two values of one moment have no first and last"
+    assert found.iloc[1].iloc[3] == 0
+    assert (found.iloc[2].iloc[0], found.iloc[2].iloc[2]) == (5, 2.5)
+    assert math.isnan(found.iloc[2].iloc[1]), "nothing can be told by a part of 0"
 
 
 def test_the_text_holds_no_name_of_the_study_and_is_always_the_same() -> None:

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from theracast_data.events.concepts import Concept
+from theracast_data.events.schema import EVENT_SCHEMA, empty_events
 from theracast_features.events.recist import RECIST, LesionCodes, RecistBuilder, RecistSection, recist_features
+from theracast_features.events.start import TreatmentStart
 from theracast_features.imaging import recist
 
 DAY0 = pd.Timestamp("2024-01-01")
@@ -111,6 +114,15 @@ def test_start_of_treatment_units_and_late_lesions() -> None:
     assert recist_features(events, decisions, SECTION)["baseline_mm"].isna().all()
 
 
+def test_stable_disease_is_counted_from_the_start_of_treatment() -> None:
+    """Baseline 28 days before the start, seen 50 days after the baseline: too early for stable disease as best response."""
+    events = _events((0, "T1", 40, None), (50, "T1", 39, None))
+    decisions = _decisions(60).assign(start=DAY0 + pd.Timedelta(days=28))
+    assert np.isnan(recist_features(events, decisions, SECTION, since="start")["best_response"].iloc[0])
+    assert recist_features(events, decisions, SECTION)["best_response"].iloc[0] == 2
+    assert recist_features(events, decisions, SECTION, since="start")["response"].iloc[0] == 2
+
+
 def test_several_values_in_one_assessment() -> None:
     """The last of an assessment counts, of one moment the largest."""
     events = _events((0, "T1", 40, None), (3, "T1", 42, None), (3, "T1", 41, None), (60, "T1", 30, None))
@@ -157,7 +169,7 @@ def test_agrees_with_the_rules_on_what_is_visible(course: list[tuple[int, int, b
 
 
 def test_builder_names_and_explains() -> None:
-    builder = RecistBuilder(SECTION.model_copy(update={"columns": ("last_mm", "response")}))
+    builder = RecistBuilder(SECTION.model_copy(update={"columns": ("last_mm", "response")}), {})
     decisions = _decisions(100, -5)
     found = builder.build(pa.Table.from_pandas(EVENTS), decisions)
     assert list(found.columns) == ["image.recist.last_mm", "image.recist.response"]
@@ -170,11 +182,26 @@ def test_builder_names_and_explains() -> None:
     assert rows["time"].max() == DAY0 + pd.Timedelta(days=63)
     assert len(rows) == 6
     assert any("RECIST 1.1" in step for step in builder.steps("image.recist.response"))
-    full = RecistBuilder(SECTION)
+    full = RecistBuilder(SECTION, {})
     assert len(full.catalogue) == len(RECIST)
     assert all(spec.source and spec.label for spec in full.catalogue)
     nothing = full.build(pa.Table.from_pandas(EVENTS.iloc[:0]), decisions)
     assert list(nothing["image.recist.assessments"]) == [0, 0]
+
+
+def test_the_start_is_told_by_doses() -> None:
+    """The last assessment before the first dose is the baseline, once that dose may be seen."""
+    dose = Concept(codes=("RxNorm//40048",), modality="treatment")
+    start = TreatmentStart(concept="chemotherapy")
+    builder = RecistBuilder(SECTION.model_copy(update={"start": start}), {"chemotherapy": dose})
+    events = _events((0, "T1", 60, None), (40, "T1", 40, None), (50, "dose", None, None), (100, "T1", 30, None))
+    events.loc[2, "code"] = "RxNorm//40048"
+    table = pa.Table.from_pandas(events.assign(unit=None), schema=EVENT_SCHEMA, preserve_index=False)
+    found = builder.build(table, _decisions(45, 200))
+    assert list(found["image.recist.baseline_mm"]) == [60, 40]
+    assert list(builder.rows("image.recist.last_mm", table, _decisions(200))["numeric_value"]) == [40, 30]
+    assert any("chemotherapy" in step for step in builder.steps("image.recist.last_mm"))
+    assert list(builder.build(empty_events(), _decisions(45))["image.recist.assessments"]) == [0]
 
 
 def test_section_refuses_codes_and_names_that_are_wrong() -> None:

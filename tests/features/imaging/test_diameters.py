@@ -120,6 +120,10 @@ def test_single_voxel_and_runs() -> None:
     assert (one.long_mm, one.short_mm, one.long_ends) == (0.0, 0.0, ((2.0, 2.0), (2.0, 2.0)))
     assert diameters.longest_3d_mm(mask, (5.0, 1.0, 2.0), ends="centres") == 0.0
     assert diameters.volume_ml(mask, (5.0, 1.0, 2.0)) == pytest.approx(0.01)
+    oval = np.ones((1, 4, 9), dtype=bool)
+    oval[0, [0, 0, -1, -1], [0, -1, 0, -1]] = False
+    assert diameters.recist_diameter_mm(oval, (1.0, 1.0, 1.0), nodal=False) == pytest.approx(np.hypot(9, 1))
+    assert diameters.recist_diameter_mm(oval, (1.0, 1.0, 1.0), nodal=True) < 4.2
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.6])

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 from scipy.interpolate import RegularGridInterpolator
 
-from theracast_features.imaging.filters import reach_mm, response_maps
+from theracast_features.imaging.filters import reach_of, response_maps
 from theracast_features.imaging.kernels import LAWS, wavelet_kernels
 from theracast_features.imaging.region import prepare_region
 from theracast_features.imaging.resample import Axis, resample
@@ -23,7 +23,11 @@ def responses(chosen: Any, image: Any, spacing: tuple[float, float, float]) -> d
     """Return the response maps of the whole image, mirrored at its borders."""
     settings = RadiomicsSettings(filters=(chosen,))
     region = prepare_region(
-        image, np.ones(image.shape, bool), spacing_mm=spacing, settings=settings, reach_mm=reach_mm(settings, spacing)
+        image,
+        np.ones(image.shape, bool),
+        spacing_mm=spacing,
+        settings=settings,
+        reach=reach_of(settings.filters, spacing),
     )
     return {name: response.image for name, response in response_maps(region, settings.filters)}
 

@@ -108,6 +108,7 @@ def test_moran_and_geary(seed: int) -> None:
     moran = n / weights.sum() * (weights * np.outer(gap, gap)).sum() / (gap**2).sum()
     geary = (n - 1) / (2 * weights.sum()) * (weights * (values[:, None] - values) ** 2).sum() / (gap**2).sum()
     assert moran_geary(image, mask, spacing) == pytest.approx((moran, geary), rel=1e-9, abs=1e-9)
+    assert moran_geary(image, mask, spacing, large_box=0) == pytest.approx((moran, geary), rel=1e-9, abs=1e-9)
 
 
 def test_smallest_box_of_a_turned_block() -> None:

@@ -273,15 +273,21 @@ def test_messages() -> None:
     refused("Choose fbn or fbs", discretisation=Undiscretised())
     lonely = np.zeros((3, 3, 3), bool)
     lonely[1, 1, 1] = True
-    refused("smaller than half a voxel", mask=lonely, interpolation=Interpolation(spacing_mm=1.5, method="linear"))
+    refused(
+        "no new voxel lies within it by 0.5 or more",
+        mask=lonely,
+        interpolation=Interpolation(spacing_mm=1.5, method="linear"),
+    )
     with pytest.raises(RegionError, match="three sizes above 0"):
         radiomics(np.ones((2, 2, 2)), np.ones((2, 2, 2)), spacing_mm=(1.0, 0.0, 1.0), settings=RadiomicsSettings())
     with pytest.raises(ValidationError, match="spacing_mm must be above 0"):
         Interpolation(spacing_mm=0)
     with pytest.raises(ValidationError, match="minimum must be below maximum"):
         Resegmentation(minimum=3, maximum=3)
-    with pytest.raises(ValidationError, match="no morphology of its own"):
+    with pytest.raises(ValidationError, match="not of a response map; leave it out"):
         RadiomicsSettings(filter_families=("morphology",))
+    with pytest.raises(ValidationError, match="'log_2mm' is asked for twice"):
+        RadiomicsSettings(filters=(LaplacianOfGaussian(sigma_mm=2), LaplacianOfGaussian(sigma_mm=2.0)))
     with pytest.raises(ValidationError, match="'LX' is not two or three letters"):
         Wavelet(bands=("LX",))
 

@@ -240,8 +240,10 @@ def test_faults_come_in_one_error() -> None:
     for part in ("unknown status", "kind other than target", "2 rows have a diameter", "Correct them"):
         assert part in str(told.value)
     assert "huge" not in str(told.value)
-    with pytest.raises(SchemaError, match=r"no diameter at baseline \(first: a/b\)"):
+    with pytest.raises(SchemaError, match=r"not recorded at baseline \(first: a/b\)"):
         recist.time_points(_lesions((0, "a", "target", 20, None), (9, "b", "target", 20, None)))
+    with pytest.raises(SchemaError, match=r"no time point at or before their start \(first: a\)"):
+        recist.time_points(_lesions((0, "a", "target", 20, None)), starts=pd.Series({"a": -1}))
     with pytest.raises(SchemaError, match="column kind"):
         recist.time_points(bad.drop(columns="kind"))
 

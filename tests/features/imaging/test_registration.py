@@ -19,7 +19,7 @@ from theracast_features.imaging.registration import (
 )
 
 SHAPE, SPACING = (30, 56, 60), (4.0, 2.5, 2.5)  # (z, y, x)
-QUICK = RegistrationSection(sampled_fraction=0.15, iterations=120)
+QUICK = RegistrationSection(sampled_fraction=0.1, iterations=100)
 
 
 def _affine(
@@ -97,11 +97,12 @@ def test_recovers_a_known_movement_between_two_contrasts(seed: int) -> None:
         fixed, fixed_affine, moving, moving_affine, seed=5, section=QUICK, fixed_mask=lesion, moving_mask=other
     )
     assert _error_mm(np.eye(4), truth) > 10
-    assert _error_mm(found.matrix, truth) < 1.5
+    assert _error_mm(found.matrix, truth) < 2.0
     assert found.information_after > found.information_before + 0.1
     assert found.dice_after > 0.9 > found.dice_before
     assert found.usable
     assert found.overlap == 1
+    assert found.inconsistency_mm < 1.5
     assert found.turn_degrees == pytest.approx(8, abs=1.5)
     np.testing.assert_allclose(found.matrix[:3, :3] @ found.matrix[:3, :3].T, np.eye(3), atol=1e-9)
     json.dumps(found.to_json(), allow_nan=False)
@@ -114,11 +115,15 @@ def test_recovers_a_known_movement_between_two_contrasts(seed: int) -> None:
 def test_one_seed_gives_one_answer_and_the_same_place_stays() -> None:
     fixed, fixed_affine, *_ = _pair(1)
     moving = 200 - fixed
-    first, second = (register_rigid(fixed, fixed_affine, moving, fixed_affine, seed=3, section=QUICK) for _ in range(2))
+    section = QUICK.model_copy(update={"max_inconsistency_mm": None})
+    first, second = (
+        register_rigid(fixed, fixed_affine, moving, fixed_affine, seed=3, section=section) for _ in range(2)
+    )
     np.testing.assert_allclose(first.matrix, second.matrix, atol=1e-9)
     assert _error_mm(first.matrix, np.eye(4)) < 0.5
     assert first.displacement_max_mm < 0.7
     assert np.isnan(first.dice_after)
+    assert np.isnan(first.inconsistency_mm)
     assert first.to_json()["dice_after"] is None
 
 
@@ -128,7 +133,7 @@ def test_volumes_far_apart_meet_by_their_centres() -> None:
     away = np.eye(4)
     away[:3, 3] = [500, 0, -200]
     found = register_rigid(fixed, fixed_affine, moving, away @ moving_affine, seed=1, section=QUICK)
-    assert _error_mm(found.matrix, away @ truth) < 1.5
+    assert _error_mm(found.matrix, away @ truth) < 2.0
     assert np.isnan(found.information_before)
     assert any("mean displacement" in reason for reason in found.refusals)
     frame = QUICK.model_copy(update={"start": "frame"})
@@ -136,6 +141,21 @@ def test_volumes_far_apart_meet_by_their_centres() -> None:
     assert any("do not overlap enough" in reason for reason in lost.refusals)
     assert lost.overlap == 0
     json.dumps(lost.to_json(), allow_nan=False)
+
+
+def test_a_search_that_loses_the_overlap_is_a_refusal() -> None:
+    """Noise against noise at the rim of each other: SimpleITK gives up on most of these, and none passes."""
+    draw = np.random.default_rng(0)
+    grid = np.diag([2.0, 2.0, 2.0, 1.0])
+    section = RegistrationSection(start="frame", sampled_fraction=0.3, iterations=60)
+    told = []
+    for number in range(6):
+        one, other = draw.normal(size=(2, 12, 14, 14))
+        beside = grid.copy()
+        beside[:2, 3] = 28 - draw.uniform(2, 9), draw.uniform(-20, 20)
+        told += [register_rigid(one, grid, other, beside, seed=number, section=section).refusals]
+    assert all(told)
+    assert sum(any("do not overlap enough" in reason for reason in reasons) for reasons in told) >= 3
 
 
 def test_regions_that_do_not_meet_are_refused() -> None:
@@ -199,9 +219,31 @@ def test_a_real_ct_finds_back(shared_imaging: Path) -> None:
     back = np.linalg.inv(affine)
     indices = np.moveaxis((origin @ back[:3, :3].T + back[:3, 3])[..., ::-1], -1, 0)
     moving = ndimage.map_coordinates(ct, indices, order=1, mode="nearest")
-    quick = QUICK.model_copy(update={"sampled_fraction": 0.05})
+    quick = QUICK.model_copy(update={"sampled_fraction": 0.03, "max_inconsistency_mm": None})
     found = register_rigid(ct, affine, moving, grid, seed=1, section=quick)
     places = _places(ct.shape, affine)[5:-5:10, 20:-20:10, 20:-20:10].reshape(-1, 3)
     difference = places @ (found.matrix - truth)[:3, :3].T + (found.matrix - truth)[:3, 3]
     assert np.linalg.norm(difference, axis=1).max() < np.linalg.norm(affine[:3, 0])
     assert found.usable
+
+
+@pytest.mark.parametrize("patient", ["STS_008", "STS_025"])
+def test_soft_tissue_against_pet_is_refused(shared_imaging: Path, patient: str) -> None:
+    """Small fields of T1 MR and PET that share a frame: mutual information rises by a turn that is wrong, and is not believed."""
+    import pydicom
+
+    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
+        slices = [pydicom.dcmread(path) for path in (shared_imaging / "sts" / patient / name / "image").glob("*.dcm")]
+        first = slices[0]
+        across, down = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+        slices.sort(key=lambda one: float(np.cross(across, down) @ np.array(one.ImagePositionPatient, dtype=float)))
+        start, end = (np.array(one.ImagePositionPatient, dtype=float) for one in (slices[0], slices[-1]))
+        affine = np.eye(4)
+        affine[:3, 0], affine[:3, 1] = across * float(first.PixelSpacing[1]), down * float(first.PixelSpacing[0])
+        affine[:3, 2], affine[:3, 3] = (end - start) / (len(slices) - 1), start
+        return np.stack([one.pixel_array * float(one.get("RescaleSlope", 1) or 1) for one in slices]), affine
+
+    (mr, mr_affine), (pet, pet_affine) = read("MR_T1"), read("PET")
+    found = register_rigid(mr, mr_affine, pet, pet_affine, seed=1, section=QUICK)
+    assert found.information_after > found.information_before + 0.05
+    assert any("there and back again" in reason for reason in found.refusals)

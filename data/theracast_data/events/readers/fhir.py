@@ -12,15 +12,15 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 from pydantic_core import from_json
 
 from theracast_data.errors import SchemaError
+from theracast_data.events.fhir_reading import FhirReading
 from theracast_data.events.readers.fhir_resources_map import ROWS, Context, Row, medication_code
 from theracast_data.events.readers.fhir_values import UnreadableError
 from theracast_data.events.report import IngestReport
 from theracast_data.events.schema import COLUMNS, EVENT_SCHEMA
-from theracast_data.section import Section
 
 ResourceType = Literal[
     "Patient",
@@ -44,39 +44,18 @@ _MALFORMED = (TypeError, AttributeError, KeyError, IndexError, ValueError, Overf
 _BOM = b"\xef\xbb\xbf"
 
 
-class FhirOptions(Section):
+class FhirOptions(FhirReading):
     """FHIR R4 resources: a bundle, an NDJSON file, or a folder of either, also compressed (.gz)."""
 
     kind: Literal["fhir"] = "fhir"
     path: str = Field(description="File or folder: *.ndjson, *.jsonl, *.json, also with .gz.")
     name: str | None = Field(None, description="Name of the source; by default the file's stem.")
     resources: tuple[ResourceType, ...] = Field(ALL_RESOURCES, description="Resource types to read.")
-    preferred_systems: tuple[str, ...] = Field(
-        ("LOINC", "SNOMED", "RXNORM", "ATC", "HGNC", "ICD10CM", "ICD10"),
-        description="Which coding is taken where a concept has several: the first system in this order.",
-    )
-    systems: dict[str, str] = Field(
-        {}, description="Names of the hospital's own code systems: {address: NAME}, for NAME//CODE."
-    )
-    timezone: str = Field(
-        "UTC", description="Clock of the events, e.g. Europe/Berlin; times with an offset are turned."
-    )
     validation: Literal["all", "sample", "none"] = Field(
         "sample",
         description="Check against the FHIR R4 structure: `all` resources (an invalid one is refused), a `sample` of "
         "each type (an invalid one is reported, and read as far as it goes), `none`.",
     )
-
-    @field_validator("timezone")
-    @classmethod
-    def _check_timezone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (ValueError, OSError) as error:  # ZoneInfoNotFoundError is a KeyError, below
-            raise ValueError("write a time zone such as Europe/Berlin or UTC") from error
-        except KeyError as error:
-            raise ValueError("no such time zone; write one such as Europe/Berlin or UTC") from error
-        return name
 
 
 def read_fhir(
