@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,12 @@ class DecidedRows:
 
 
 def decided_rows(
-    inputs: Inputs, endpoints: Sequence[Endpoint], events: CohortEvents, *, store: Path | str
+    inputs: Inputs,
+    endpoints: Sequence[Endpoint],
+    events: CohortEvents,
+    *,
+    store: Path | str,
+    as_of: datetime | None = None,
 ) -> DecidedRows:
     """Return the decisions of all shards with their attributes and endpoints; one shard is in memory at a time.
 
@@ -73,6 +79,7 @@ def decided_rows(
         endpoints: of the study; those from tables are passed over.
         events: the events of the store.
         store: where they lie, for messages.
+        as_of: a moment at which the patients are known to be followed, whatever their last event.
 
     Raises:
         CohortError: no decision is left.
@@ -84,7 +91,7 @@ def decided_rows(
     frames, outcomes, attrition = [], [], []
     told: Counter[str] = Counter()
     for shard in events.shards():
-        found = derive_decisions(shard, section, concepts=events.concepts)
+        found = derive_decisions(shard, section, concepts=events.concepts, as_of=as_of)
         frames.append(found.frame)
         outcomes.append(_outcomes(shard, found.frame, endpoints, events.concepts))
         attrition.append(found.attrition)

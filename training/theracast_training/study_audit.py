@@ -102,7 +102,12 @@ class _Builder:
     def _with_attributes(self, part: Cohort) -> Cohort:
         """Return the decisions with the attributes that these events say; where they make no decision, those it has."""
         assert part.events is not None
-        made = decided_rows(self._inputs, (), part.events, store="events")
+        # Events that end at the decision do not show that the patient was followed at a landmark; the cohort does.
+        followed = part.decisions["index_time"].max().to_pydatetime()
+        try:
+            made = decided_rows(self._inputs, (), part.events, store="events", as_of=followed)
+        except CohortError:  # a rule looks ahead, and without the future it lets nobody in
+            return part
         # Two landmarks of one patient may fall on one moment; what is known then is the same.
         keys = ["subject_id", "index_time"]
         first = np.flatnonzero(~made.decisions.duplicated(keys))

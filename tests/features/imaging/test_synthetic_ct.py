@@ -28,6 +28,7 @@ from theracast_features.imaging.measure import measure
 from theracast_features.specs import FeatureTable
 from theracast_models.combat import Combat
 from theracast_training.study import Study, read_study
+from theracast_training.study_audit import audit_study
 
 SCALED = ["stat_mean", "stat_mad", "cm_joint_entr_3D_comb"]
 """What moves with the scanner's gain; a correlation does not."""
@@ -139,6 +140,17 @@ def road(
     return folder, scans, json.loads(json.dumps(report.to_json()))
 
 
+@pytest.mark.parametrize("name", ["demo.yaml", "demo_week10.yaml"])
+def test_the_studies_pass_the_audit(
+    road: tuple[Path, pd.DataFrame, dict[str, Any]], repository: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """No feature of an image sees ahead; at a landmark a patient whose later events are cut off is still asked."""
+    monkeypatch.setenv("THERACAST_DATA", str(road[0]))
+    study = read_study(repository / "studies" / name)
+    report = audit_study(study, read_cohort(study.inputs, study.endpoints, base=repository / "studies"))
+    assert [finding for finding in report.findings if finding.severity == "error"] == []
+
+
 def table_of(name: str, folder: Path, repository: Path) -> FeatureTable:
     """The feature table of a study of the repository over the store of the folder."""
     with pytest.MonkeyPatch.context() as patch:
@@ -173,7 +185,7 @@ def test_a_small_cohort_becomes_a_feature_table(
 def test_at_week_ten_the_change_between_the_scans_is_seen(
     road: tuple[Path, pd.DataFrame, dict[str, Any]], repository: Path
 ) -> None:
-    """For those still at risk: the drawn volumes' relative change, and the days between the scans."""
+    """For those still at risk: the drawn volumes' relative change; missing where there was no second scan by then."""
     folder, scans, _ = road
     table = table_of("demo_week10.yaml", folder, repository)
     found = table.frame.set_axis(table.decisions["subject_id"])
@@ -183,7 +195,5 @@ def test_at_week_ten_the_change_between_the_scans_is_seen(
     assert len(seen) > 20
     expected = (seen["volume_ml"][1] / seen["volume_ml"][0]).astype(float) - 1
     np.testing.assert_allclose(found["image.ct.volume_ml.relative_change.90d"][seen.index], expected, rtol=1e-9)
-    days = (pd.to_datetime(seen["taken"][1]) - pd.to_datetime(seen["taken"][0])).dt.total_seconds() / 86400
-    np.testing.assert_allclose(found["image.ct.volume_ml.interval.90d"][seen.index], days, atol=1e-6)
     alone = found.index.intersection(visits.index.difference(seen.index))
     assert found["image.ct.volume_ml.relative_change.90d"][alone].isna().all()
