@@ -242,6 +242,7 @@ def _course_panels(course: Course) -> list[Panel]:
                 texts=[percent_text(chance) for _, chance in chances],
                 intervals=[(answer.low, answer.high) for answer in course.answers],
                 ends=(0.0, 1.0),
+                end_texts=("0 %", "100 %"),
             ),
         )
     ]

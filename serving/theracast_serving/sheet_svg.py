@@ -8,6 +8,8 @@ from markupsafe import Markup, escape
 
 INK, MUTED, RULE, PALE = "#1a2330", "#5a6572", "#cfd6de", "#eef1f5"
 FOR, AGAINST, BAND = "#14589c", "#b8500b", "#a9c6e3"
+COURSE_AXIS = 80.0
+COURSE_TEXT = 46.0  # pixels that a text over a point of a course needs
 
 
 def icon_array(filled: int, *, label: str, size: int = 150) -> Markup:
@@ -142,9 +144,10 @@ def course_panel(
     texts: Sequence[str],
     intervals: Sequence[tuple[float, float]] = (),
     ends: tuple[float, float] | None = None,
+    end_texts: tuple[str, str] | None = None,
     width: int = 216,
 ) -> Markup:
-    """Return values over days as a line with its points, the last one filled, each with its text.
+    """Return a line through its points, the last one filled, with a text where there is room for it.
 
     Args:
         points: (day, value), oldest first.
@@ -152,8 +155,9 @@ def course_panel(
         texts: what stands at each point.
         intervals: low and high of each point, drawn as a bar.
         ends: lowest and highest value of the axis; by default those of the points.
+        end_texts: what stands at the ends.
     """
-    left, right, top, bottom = 16.0, width - 16.0, 20.0, 70.0
+    left, right, top, bottom = (30.0 if end_texts else 16.0), width - 16.0, 20.0, 62.0
     low, high = ends or (min(value for _, value in points), max(value for _, value in points))
 
     def at(day: float, value: float) -> tuple[float, float]:
@@ -162,27 +166,46 @@ def course_panel(
         return left + (right - left) * across, bottom - (bottom - top) * min(max(up, 0.0), 1.0)
 
     places = [at(day, value) for day, value in points]
-    parts = [f'<path d="M{left} {bottom + 8}H{right}" stroke="{MUTED}" stroke-width="1"/>']
+    parts = [f'<path d="M{left} {COURSE_AXIS}H{right}" stroke="{MUTED}" stroke-width="1"/>']
+    for text, y in zip(end_texts or (), (bottom, top), strict=False):
+        parts.append(f'<path d="M{left} {y}H{right}" stroke="{RULE}" stroke-width="1" stroke-dasharray="2 3"/>')
+        parts.append(_text(left - 4, y + 3, text, anchor="end", size=9.5, colour=MUTED))
     for (x, _), (lower, upper) in zip(places, intervals, strict=False):
         y_low, y_high = at(days[0], lower)[1], at(days[0], upper)[1]
         parts.append(f'<path d="M{x:.1f} {y_low:.1f}V{y_high:.1f}" stroke="{BAND}" stroke-width="7"/>')
     line = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     parts.append(f'<path d="M{line}" fill="none" stroke="{FOR}" stroke-width="1.6"/>')
-    taken = -1e9
-    for number, ((x, y), text, (day, _)) in enumerate(zip(places, texts, points, strict=True)):
-        last = number == len(places) - 1
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{4.2 if last else 3}" fill="{FOR if last else "#fff"}" stroke="{FOR}"/>'
-        )
-        if last or (x - taken > 34 and places[-1][0] - x > 34):
-            anchor = "end" if x > right - 12 else "start" if x < left + 12 else "middle"
-            edge = x + 8 if anchor == "end" else x - 8 if anchor == "start" else x
-            parts.append(
-                f'<text x="{edge:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}" font-size="10.5" fill="{INK}">{escape(text)}</text>'
-                f'<text x="{edge:.1f}" y="{bottom + 19}" text-anchor="{anchor}" font-size="9.5" fill="{MUTED}">day {day:.0f}</text>'
-            )
-            taken = x
-    return _picture(width, 92, label, parts, kind="course")
+    last = len(places) - 1
+    for number, (x, y) in enumerate(places):
+        size, fill = (4.2, FOR) if number == last else (3.0, "#fff")
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{fill}" stroke="{FOR}"/>')
+    for number in _with_text([x for x, _ in places]):
+        x, y = places[number]
+        beside = [places[other][1] for other in (number - 1, number + 1) if 0 <= other <= last]
+        reach = [at(days[0], end)[1] for end in intervals[number]] if intervals else [y]
+        valley = bool(beside) and all(other < y for other in beside)
+        height = max(reach) + 12 if valley else min(reach) - 7
+        anchor = "end" if x > right - 12 else "start" if x < left + 12 else "middle"
+        edge = {"end": x + 8, "start": x - 8, "middle": x}[anchor]
+        parts.append(_text(edge, height, texts[number], anchor=anchor, size=10.5, colour=INK))
+        day = f"{points[number][0]:.0f}".replace("-", "−")
+        parts.append(_text(edge, COURSE_AXIS + 11, f"day {day}", anchor=anchor, size=9.5, colour=MUTED))
+    return _picture(width, COURSE_AXIS + 14, label, parts, kind="course")
+
+
+def _with_text(places: Sequence[float]) -> list[int]:
+    """Return which points get a text: the last, and from the left each that is far enough from the one before and from it."""
+    chosen: list[int] = []
+    for number, x in enumerate(places[:-1]):
+        if places[-1] - x > COURSE_TEXT and (not chosen or x - places[chosen[-1]] > COURSE_TEXT):
+            chosen.append(number)
+    return [*chosen, len(places) - 1]
+
+
+def _text(x: float, y: float, text: str, *, anchor: str, size: float, colour: str) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">{escape(text)}</text>'
+    )
 
 
 def _auc_place(auc: float, width: int) -> float:
