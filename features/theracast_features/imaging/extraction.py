@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ from theracast_data.errors import ImageError, StudyError, TheracastError
 from theracast_data.events.manifest import file_sha256
 from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.volume import Batch, Region, Volume
-from theracast_features.imaging.habitat_maps import maps_of_region, measure_habitats
+from theracast_features.imaging.habitat_maps import maps_of_region, measure_habitats, perturbed_habitats
 from theracast_features.imaging.measure import Spacing, measure
 from theracast_features.imaging.perturb import draw_perturbations
 from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
@@ -39,6 +40,8 @@ from theracast_features.imaging.stability import Case, FeatureStability, feature
 from theracast_features.imaging.tasks import ImageTask, Measured, image_tasks
 
 logger = logging.getLogger(__name__)
+
+_MARGIN = 10  # voxels into which a perturbed region can grow
 
 
 @dataclass
@@ -124,18 +127,26 @@ def stability_of_images(
 
     Raises:
         ImageError: there is no such folder, or no two patients have an image that can be measured.
+        StudyError: habitats are asked for and not fitted.
     """
+    _check_fitted(name, measures)
     tasks, faults = image_tasks(scan_folder(folder).rows, {name: measures})
     of_patient: dict[str, list[ImageTask]] = {}
     for task in sorted(tasks, key=lambda one: (one.row.subject_id, one.row.timepoint or 0, one.row.series_uid)):
         of_patient.setdefault(task.row.subject_id, []).append(task)
     read: set[str] = set()
+    perturbations = draw_perturbations(rng)
+    habitats: dict[tuple[str, str], dict[str, float]] = {}
 
     def cases() -> Iterator[Case]:
         for subject, own in of_patient.items():
             for task in own if len(read) < patients else ():
                 try:
                     volume, region = read_image(task)
+                    if measures.habitats is not None:
+                        maps = maps_of_region(task, volume, region, margin=_MARGIN)
+                        own_habitats = perturbed_habitats(maps, measures, perturbations)
+                        habitats.update({(subject, one): values for one, values in own_habitats.items()})
                 except (TheracastError, ValueError, OSError) as error:
                     faults.append(f"{task.place}: {error}")
                     logger.warning("%s", faults[-1])
@@ -153,11 +164,13 @@ def stability_of_images(
     found = cases()
     first = next(found, None)
     if first is not None:
-        measured = measure_perturbed(chain([first], found), numbers, draw_perturbations(rng))
+        measured = measure_perturbed(chain([first], found), numbers, perturbations)
     if len(read) < 2:
         raise ImageError(
             f"{folder}: stability compares patients, and {len(read)} of them could be measured. {' '.join(faults)}".strip()
         )
+    if habitats:
+        measured = pd.concat([measured, pd.DataFrame(habitats, dtype=np.float64).T.reindex(measured.index)], axis=1)
     return feature_stability(measured)
 
 

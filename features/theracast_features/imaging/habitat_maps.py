@@ -8,8 +8,8 @@ Source of the smoothing: Cardoso MJ et al. MICCAI 2015, LNCS 9350:81-88 (point s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from theracast_data.errors import ImageError
 from theracast_data.volume import Region, Volume, same_grid
 from theracast_features.imaging.habitat_section import HabitatMap
 from theracast_features.imaging.habitats import habitat_fractions, habitat_map
+from theracast_features.imaging.perturb import Perturbation, perturb
 from theracast_features.imaging.registration import RigidRegistration, register_rigid, resample
 from theracast_features.imaging.section import ImageMeasures
 from theracast_features.imaging.tasks import ImageTask
@@ -56,8 +57,11 @@ class RegionMaps:
         return np.stack([self.values[name][self.mask] for name in names], axis=1)
 
 
-def maps_of_region(task: ImageTask, volume: Volume, region: Region) -> RegionMaps:
+def maps_of_region(task: ImageTask, volume: Volume, region: Region, *, margin: int = 0) -> RegionMaps:
     """Return the maps of the region of an image.
+
+    Args:
+        margin: voxels around the region that are held as well.
 
     Raises:
         ImageError: a map cannot be read or brought onto the grid, or leaves more of the region open than `covered` allows.
@@ -67,7 +71,7 @@ def maps_of_region(task: ImageTask, volume: Volume, region: Region) -> RegionMap
         raise ValueError(f"{task.name}: no `habitats`, so no maps")
     if not region.mask.any():
         raise ImageError("the region is empty. Leave it out, or draw it.")
-    box = _box(region.mask)
+    box = _box(region.mask, margin)
     mask = region.mask[box]
     values: dict[str, Floats] = {}
     notes: list[str] = []
@@ -114,6 +118,32 @@ def measure_habitats(maps: RegionMaps, measures: ImageMeasures) -> dict[str, flo
         own = voxels[inside == number]
         means = own.mean(axis=0) if len(own) else np.full(len(habitats.maps), np.nan)
         found |= {f"habitat_{number}_mean_{name}": float(one) for name, one in zip(habitats.maps, means, strict=True)}
+    return found
+
+
+def perturbed_habitats(
+    maps: RegionMaps, measures: ImageMeasures, perturbations: Sequence[Perturbation]
+) -> dict[str, dict[str, float]]:
+    """Return `measure_habitats` under each perturbation, by its name; nothing where the region is gone.
+
+    The region changes and the maps move alike, and each map has a noise of its own.
+
+    Args:
+        maps: with a margin into which the region can grow.
+    """
+    section = measures.habitats
+    found: dict[str, dict[str, float]] = {}
+    for one in perturbations:
+        values: dict[str, Floats] = {}
+        mask = maps.mask
+        for number, (name, image) in enumerate(maps.values.items()):
+            own = replace(one, seed=one.seed + number) if one.noise_levels else one
+            values[name], mask = perturb(image, maps.mask, maps.spacing_mm, own)
+        found[one.name] = {}
+        if mask.any() and section is not None:
+            for name in [name for name, asked in section.maps.items() if asked.scale == "region"]:
+                values[name] = _scaled(values[name], mask, name)
+            found[one.name] = measure_habitats(RegionMaps(values, mask, maps.spacing_mm, ()), measures)
     return found
 
 
@@ -192,7 +222,7 @@ def _scaled(values: Floats, mask: Mask, name: str) -> Floats:
     return np.asarray((values - inside.mean()) / spread)
 
 
-def _box(mask: Mask) -> Box:
+def _box(mask: Mask, margin: int) -> Box:
     ranges = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    z, y, x = (slice(int(one[0]), int(one[-1]) + 1) for one in ranges)
+    z, y, x = (slice(max(int(one[0]) - margin, 0), int(one[-1]) + margin + 1) for one in ranges)
     return z, y, x

@@ -86,7 +86,7 @@ def measure(
 ) -> dict[str, float]:
     """Return the measurements of a region by name; NaN where one is not defined for it.
 
-    Habitats are measured on several images (`measure_habitats`).
+    Habitats, which need several images, are measured by `measure_habitats`.
 
     Args:
         image: (n_slices, n_rows, n_columns); HU for CT, SUV for PET.

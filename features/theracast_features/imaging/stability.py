@@ -20,7 +20,7 @@ Case = tuple[str, NDArray[np.floating], Mask, Spacing]
 
 @dataclass(frozen=True)
 class Icc:
-    """An intraclass correlation coefficient with its interval; NaN where nothing varies.
+    """An intraclass correlation coefficient with its interval; NaN where nothing varies, or the interval has no ends.
 
     Attributes:
         value, low, high: estimate and ends of the interval.
@@ -80,6 +80,8 @@ def intraclass_correlation(ratings: ArrayLike, *, kind: IccKind = "ICC(2,1)", co
     error = k * across + (k * n - k - n) * rest
     low = n * (between - upper * rest) / (upper * error + n * between)
     high = n * (lower * between - rest) / (error + n * lower * between)
+    if not low <= value <= high:  # with a fraction of a degree of freedom both ends run to one limit: no interval
+        return Icc(value, np.nan, np.nan, kind, n, k, confidence)
     return Icc(value, float(low), float(high), kind, n, k, confidence)
 
 

@@ -19,8 +19,9 @@ from theracast_data.events.store import EventStore
 from theracast_features.events.images import ImageBuilder
 from theracast_features.imaging.extraction import extract_images, measure_image, read_image, stability_of_images
 from theracast_features.imaging.habitat_fit import FittedFolder, fit_image_habitats
-from theracast_features.imaging.habitat_maps import RegionMaps, maps_of_region
+from theracast_features.imaging.habitat_maps import RegionMaps, maps_of_region, measure_habitats, perturbed_habitats
 from theracast_features.imaging.measure import meanings
+from theracast_features.imaging.perturb import Perturbation
 from theracast_features.imaging.section import ImageFeatures, ImageMeasures
 from theracast_features.imaging.tasks import ImageTask, image_tasks
 
@@ -84,7 +85,7 @@ def tasks_of(folder: Path, measures: ImageMeasures) -> list[ImageTask]:
 
 def maps_in(folder: Path, measures: ImageMeasures = CT) -> RegionMaps:
     [task] = tasks_of(folder, measures)
-    return maps_of_region(task, *read_image(task))
+    return maps_in_box(task)
 
 
 @pytest.fixture
@@ -326,7 +327,7 @@ def test_habitats_enter_the_digest_and_fits_of_other_maps_are_refused(folder: Pa
 
 
 def test_what_was_fitted_is_the_same_after_json(folder: Path) -> None:
-    section = with_habitats(CT, method="gaussian")
+    section = with_habitats(CT, method="gaussian", counts=(2, 3))
     measures = fitted(section, fit(folder, "P1", "P2", "P3", measures=section))
     again = ImageMeasures.model_validate_json(measures.model_dump_json())
     assert again == measures
@@ -364,10 +365,38 @@ def test_changes_between_scans_are_features(folder: Path, tmp_path: Path, write_
     np.testing.assert_allclose(table["image.ct.habitat_1_ml.relative_change.all"], [np.nan, 1.0])
 
 
-def test_stability_is_measured_of_the_rest(folder: Path) -> None:
+def test_habitats_have_a_stability(folder: Path, write_scan: Write) -> None:
+    """Parts of a box differ more between patients than with its edges; all have the habitats of the unchanged region."""
+    for number, split in enumerate((3, 4, 7, 8), start=4):
+        write_patient(folder, write_scan, f"P{number}", split=split)
     measures = fitted(CT, fit(folder, "P1", "P2", "P3"))
-    found = stability_of_images(folder, "ct", measures, patients=3, rng=np.random.default_rng(1))
-    assert not [one.feature for one in found if one.feature.startswith("habitat")]
+    found = stability_of_images(folder, "ct", measures, patients=7, rng=np.random.default_rng(1))
+    by_name = {one.feature: one for one in found}
+    assert set(by_name) == set(meanings(measures))
+    assert by_name["habitat_1_fraction"].patients == 7
+    assert by_name["habitat_1_fraction"].icc > 0.8
+    with pytest.raises(StudyError, match="theracast images habitats"):
+        stability_of_images(folder, "ct", CT, patients=7, rng=np.random.default_rng(1))
+
+
+def test_perturbed_habitats_are_those_of_the_changed_region(folder: Path) -> None:
+    measures = fitted(CT, fit(folder, "P1", "P2", "P3"))
+    task = tasks_of(folder, measures)[0]
+    volume, region = read_image(task)
+    wide = maps_of_region(task, volume, region, margin=10)
+    changes = (Perturbation("original"), Perturbation("grow 1", grow_voxels=1), Perturbation("noise", noise_levels=1.0))
+    found = perturbed_habitats(wide, measures, changes)
+    assert found["original"] == measure_habitats(maps_in_box(task), measures)
+    # Grown by the voxels that share a face: 3 x 4 x 7 with two of its columns added, and so on along the other axes.
+    low = 3 * 4 * 3 + 2 * (4 * 2 + 3 * 2)  # columns 2 to 4, and the faces across of columns 3 and 4
+    high = 3 * 4 * 4 + 2 * (4 * 3 + 3 * 3)
+    assert found["grow 1"]["habitat_1_fraction"] == pytest.approx(low / (low + high))
+    assert found["noise"]["habitat_1_fraction"] == found["original"]["habitat_1_fraction"]
+    assert found["noise"]["habitat_1_mean_hu"] != found["original"]["habitat_1_mean_hu"]
+
+
+def maps_in_box(task: ImageTask) -> RegionMaps:
+    return maps_of_region(task, *read_image(task))
 
 
 @pytest.mark.parametrize("modality", ["CT", "PT"])
@@ -384,3 +413,15 @@ def test_real_patients(shared_imaging: Path, modality: str) -> None:
         assert values["habitat_1_ml"] + values["habitat_2_ml"] == pytest.approx(values["volume_ml"])
         assert values["habitat_1_mean_suv"] < values["habitat_2_mean_suv"]
         assert values["habitat_missing_fraction"] == 0
+
+
+@pytest.mark.slow
+def test_a_real_map_of_another_session_is_refused(shared_imaging: Path) -> None:
+    """The MR of the same patients was made in another session, and its file says that it shares the frame of reference."""
+    maps = {"suv": MAPS["suv"], "t1": {"modality": "MR", "scale": "region", "registration": "rigid"}}
+    measures = ImageMeasures(modality="PT", habitats={"maps": maps})
+    for task in tasks_of(shared_imaging / "sts", measures):
+        with pytest.raises(
+            ImageError, match=r"map t1, .* the rigid registration is refused: .*there and back again ends"
+        ):
+            maps_in_box(task)
