@@ -18,6 +18,9 @@ from theracast_data.errors import ImageError
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
 
+FARTHEST_MM = 1e6
+"""A kilometre: beyond it, no scanner puts anything; the number is damaged."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -126,8 +129,8 @@ def check_axes(affine: npt.NDArray[np.float64], place: str) -> None:
     Raises:
         ImageError: a grid that is sheared, flat or not finite.
     """
-    if affine.shape != (4, 4) or not np.isfinite(affine).all():
-        raise ImageError(f"{place}: the affine is not a finite 4 x 4 matrix. Export the image again.")
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.abs(affine).max() > FARTHEST_MM:
+        raise ImageError(f"{place}: the affine is no 4 x 4 matrix of lengths in mm. Export the image again.")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if (lengths <= 0).any():
         raise ImageError(f"{place}: a voxel has no extent along an axis of the affine. Export the image again.")

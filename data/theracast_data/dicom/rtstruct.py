@@ -15,7 +15,7 @@ from theracast_data.dicom.header import View, open_dicom
 from theracast_data.dicom.placement import check_frame, other_patient, placed_region
 from theracast_data.dicom.polygons import Points, inside
 from theracast_data.errors import ImageError
-from theracast_data.volume import BoolArray, Region, Volume
+from theracast_data.volume import FARTHEST_MM, BoolArray, Region, Volume
 
 Overlap = Literal["refuse", "union", "xor"]
 OffGrid = Literal["refuse", "resample"]
@@ -200,6 +200,8 @@ def _points(one: View, to_voxels: npt.NDArray[np.float64]) -> npt.NDArray[np.flo
     numbers = one.numbers("ContourData")
     if numbers is None or len(numbers) % 3:
         raise one.fault("ContourData (3006,0050) is not corners of three coordinates")
+    if max(map(abs, numbers)) > FARTHEST_MM:
+        raise one.fault("ContourData (3006,0050) lies beyond any scanner: it is damaged")
     told = one.integer("NumberOfContourPoints")
     if told is not None and told != len(numbers) // 3:
         raise one.fault(f"ContourData (3006,0050) has {len(numbers) // 3} corners, NumberOfContourPoints says {told}")

@@ -15,7 +15,7 @@ from theracast_data.dicom.pixels import NATIVE, PIXEL_DATA, Pixels, stored_as
 from theracast_data.dicom.placement import ON_GRID, Affine, check_frame, other_patient, place_mask, placed_region
 from theracast_data.dicom.slices import functional_groups
 from theracast_data.errors import ImageError
-from theracast_data.volume import BoolArray, Region, Volume
+from theracast_data.volume import BoolArray, Region, Volume, check_axes
 
 LABELMAP = "1.2.840.10008.5.1.4.1.1.66.7"
 
@@ -179,6 +179,7 @@ def _plane(view: View) -> Affine:
     affine[:3, 3] = view.need_numbers("ImagePositionPatient", 3)
     if abs(abs(np.linalg.det(affine[:3, :3])) / (between_rows * between_columns) - 1) > 5e-3 or between_rows <= 0:
         raise view.fault("ImageOrientationPatient (0020,0037) or PixelSpacing (0028,0030) is damaged")
+    check_axes(affine, view.place)
     return affine
 
 

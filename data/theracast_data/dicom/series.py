@@ -20,7 +20,7 @@ from theracast_data.dicom.pixels import Pixels, exact_dtype, scaled
 from theracast_data.dicom.slices import Slice, pet_units, read_slices
 from theracast_data.dicom.stack import Grid, arrange, check_alike, check_slopes
 from theracast_data.errors import ImageError
-from theracast_data.volume import Batch, FloatArray, Volume
+from theracast_data.volume import Batch, FloatArray, Volume, check_axes
 
 UNITS = {"BQML": "Bq/mL", "GML": "g/mL", "CNTS": "counts"}
 
@@ -92,6 +92,7 @@ def load_series(
         _check_number(slices, faults)
     faults.stop()
     assert grid is not None
+    check_axes(grid.affine, place)
     return Series(_volume(grid, faults), grid.slices)
 
 

@@ -92,6 +92,14 @@ def test_faulty_nifti_files_are_refused(tmp_path: Path) -> None:
         read_nifti(tmp_path / "absent.nii")
 
 
+def test_an_affine_beyond_any_scanner_is_refused(tmp_path: Path, image: Volume) -> None:
+    far = image.affine.copy()
+    far[0, 3] = 1e30
+    write_mask(tmp_path / "far.nii.gz", np.ones(image.shape), far)
+    with pytest.raises(ImageError, match="no 4 x 4 matrix of lengths in mm"):
+        read_mask(tmp_path / "far.nii.gz", image)
+
+
 def test_faulty_nrrd_files_are_refused(tmp_path: Path) -> None:
     values = np.zeros((5, 6, 7), dtype=np.int16)
     path = tmp_path / "image.nrrd"
