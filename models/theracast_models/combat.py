@@ -84,7 +84,8 @@ class Combat:
         """
         rows = self._places(batch)
         learned = (self.shift != 0) | (self.spread != 1)
-        return ~((rows >= 0)[:, None] & learned[rows])
+        left: NDArray[np.bool_] = ~((rows >= 0)[:, None] & learned[rows])
+        return left
 
     def _places(self, batch: Sequence[str | None]) -> NDArray[np.intp]:
         """Return (n,) the position of each decision's batch; -1 where it was never seen or is not known."""

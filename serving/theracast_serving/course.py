@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def _series(
     """Return the event measurements that weigh most, as far as they moved."""
     if not model.section.reads_events or cohort.events is None:
         return []
-    weight: Counter[tuple[int, str]] = Counter()
+    weight: defaultdict[tuple[int, str], float] = defaultdict(float)
     chosen: dict[tuple[int, str], FeatureSpec] = {}
     builders = event_builders(model.section, cohort.events)
     phi = prediction.contributions.iloc[row].abs()
