@@ -41,6 +41,8 @@ from theracast_features.imaging.tasks import ImageTask, Measured, image_tasks
 
 logger = logging.getLogger(__name__)
 
+AIR_HU = -1000.0
+
 _MARGIN = 10  # voxels into which a perturbed region can grow
 
 
@@ -219,6 +221,8 @@ def read_image(task: ImageTask) -> tuple[Volume, Region]:
     series = load_series(Path(task.row.path), series_uid=task.row.series_uid)
     options = task.measures.uptake
     volume = series.volume if options is None else suv_volume(series, kind=options.suv)
+    if volume.modality == "CT" and volume.padded_voxels:
+        volume = volume.filled(AIR_HU)  # beyond the field of view, where filters near the skin may reach
     if len(task.regions) > 1 and task.measures.several == "refuse":
         names = ", ".join(sorted({name for _, _, name in task.regions}))
         files = len({path for path, _, _ in task.regions})
