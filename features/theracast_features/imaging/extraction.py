@@ -32,6 +32,7 @@ from theracast_data.events.manifest import file_sha256
 from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.volume import Batch, Region, Volume
 from theracast_features.imaging.measure import Spacing, measure
+from theracast_features.imaging.patch import cut_patch, encode_patch
 from theracast_features.imaging.perturb import draw_perturbations
 from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
 from theracast_features.imaging.stability import Case, FeatureStability, feature_stability, measure_perturbed
@@ -267,8 +268,12 @@ def _measure(task: ImageTask) -> Measured:
         date_only = task.row.study_time is None
     if taken is None:
         raise ImageError("neither the series nor the study says when it was made. Complete StudyDate (0008,0020).")
+    picture = ""
+    if (patch := task.measures.patch) is not None:
+        picture = encode_patch(cut_patch(volume.values, region.mask, spacing_mm=volume.spacing_mm, patch=patch))
     lost = (f"{region.share_outside:.1%} of the region lay outside the image",) if region.share_outside > 0 else ()
-    return Measured(task, values, taken, date_only, _scanner(volume.batch), notes=(*volume.notes, *region.notes, *lost))
+    notes = (*volume.notes, *region.notes, *lost)
+    return Measured(task, values, taken, date_only, _scanner(volume.batch), picture, notes=notes)
 
 
 def _scanner(batch: Batch) -> str:
@@ -318,5 +323,6 @@ def _from_json(task: ImageTask, record: dict[str, Any]) -> Measured:
         datetime.fromisoformat(record["taken"]) if record["taken"] else None,
         bool(record["date_only"]),
         str(record["scanner"]),
+        str(record.get("picture", "")),
         notes=tuple(record["notes"]),
     )
