@@ -21,6 +21,7 @@ from theracast_features.events.recist import RecistBuilder
 from theracast_features.events.therapy import TherapyBuilder
 from theracast_features.harmonise import with_scanners
 from theracast_features.naming import nearest_name
+from theracast_features.pictures import with_pictures
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
 from theracast_features.static import missing_indicators, static_features, static_names
@@ -51,7 +52,7 @@ def build_features(cohort: Cohort, section: FeatureSection) -> FeatureTable:
             missing_indicators(cohort, indicators),
         ]
     )
-    return with_scanners(table, cohort, section) if section.harmonise else table
+    return with_pictures(with_scanners(table, cohort, section), cohort, section)
 
 
 def _event_tables(cohort: Cohort, section: FeatureSection) -> list[FeatureTable]:

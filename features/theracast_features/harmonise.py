@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from theracast_data.cohort import Cohort
 from theracast_data.errors import StudyError
 from theracast_data.sources import ColumnSpec
-from theracast_features.events.builder import asked_decisions, shards_of
-from theracast_features.events.visible import dated, visible_events
+from theracast_features.events.texts import last_texts
 from theracast_features.imaging.section import SCANNER, measure_code
 from theracast_features.naming import nearest_name
 from theracast_features.section import FeatureSection
@@ -32,6 +30,8 @@ def with_scanners(table: FeatureTable, cohort: Cohort, section: FeatureSection) 
     Raises:
         StudyError: a batch or a feature that is not there, one that is no number, or one in two batches.
     """
+    if not section.harmonise:
+        return table
     batch_of: dict[str, str] = {}
     columns: dict[str, NDArray[Any]] = {}
     numbers = {spec.name for spec in table.catalogue if spec.kind == "numeric"}
@@ -65,12 +65,4 @@ def _scanners(batch: str, cohort: Cohort, section: FeatureSection) -> NDArray[An
     if not batch.startswith(IMAGES) or name not in section.images:
         known_names = [*cohort.values, *(f"{IMAGES}{one}" for one in section.images)]
         raise StudyError(f"features.harmonise: there is no column {batch!r}{nearest_name(batch, known_names)}.")
-    code = measure_code(name, section.images[name].measures, SCANNER)
-    asked = asked_decisions(cohort)
-    found = np.full(len(cohort), None, dtype=object)
-    for shard in shards_of(cohort):
-        own = shard.filter(pc.equal(shard["code"], code))
-        if own.num_rows:
-            last = dated(visible_events(own.to_pandas(), asked)).drop_duplicates("decision", keep="last")
-            found[last["decision"].to_numpy(dtype=np.intp)] = last["text_value"].to_numpy(dtype=object)
-    return found
+    return last_texts(cohort, measure_code(name, section.images[name].measures, SCANNER))

@@ -26,7 +26,8 @@ class FeatureSpec:
         unit: UCUM unit, None for categories and pure numbers.
         label: what the tumour board reads.
         columns: names of the cohort's columns (or events) from which it is made.
-        role: `value` measured, `derived` computed from others, `indicator` 1 where `columns` were not measured.
+        role: `value` measured, `derived` computed from others, `indicator` 1 where `columns` were not measured, `picture`
+            1 where a picture of a region stands in the column of the decisions that `columns` names, missing elsewhere.
         code: code of the quantity, SYSTEM:CODE.
         transform: scale on which linear models see it.
         levels: allowed categories where the study fixes them.
@@ -41,7 +42,7 @@ class FeatureSpec:
     label: str
     columns: tuple[str, ...]
     unit: str | None = None
-    role: Literal["value", "derived", "indicator"] = "value"
+    role: Literal["value", "derived", "indicator", "picture"] = "value"
     code: str | None = None
     transform: Literal["none", "log1p"] = "none"
     levels: tuple[str, ...] | None = None

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from theracast_data.cohort import Cohort
 from theracast_features.harmonise import with_scanners
 from theracast_features.parts import Chunk, Floats, Part, PartedTable, Progress, build_parts, fits_float32, replaced
+from theracast_features.pictures import with_pictures
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
 
@@ -98,8 +99,8 @@ def read_features(
     """
     with ExitStack() as stack:
         table = build_parts(cohort, section, folder=cache or _scratch(stack, None), progress=progress).read()
-    # Parts hold features alone; the scanners, which are none, stand beside the decisions.
-    return with_scanners(table, cohort, section) if section.harmonise else table
+    # Parts hold features alone; scanners and pictures, which are none, stand beside the decisions.
+    return with_pictures(with_scanners(table, cohort, section), cohort, section)
 
 
 def _scratch(stack: ExitStack, beside: Path | None) -> Path:

@@ -107,12 +107,14 @@ class Boosting:
         return self._raw_scores(self._matrix(table))
 
     def contributions(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return base (n,) and exact SHAP values (n, p)."""
+        """Return base (n,) and exact SHAP values (n, p); 0 for the pictures of regions, at which trees do not look."""
         X = self._matrix(table)
+        phi = np.zeros((len(table), len(table.catalogue)))
         if len(X) == 0:
-            return np.zeros(0), np.zeros((0, len(self.columns_)))
+            return np.zeros(0), phi
         found = np.asarray(self.booster_.predict(X, pred_contrib=True, num_threads=1), dtype=np.float64)
-        return found[:, -1].copy(), np.ascontiguousarray(found[:, :-1])
+        phi[:, [place for place, spec in enumerate(table.catalogue) if spec.role != "picture"]] = found[:, :-1]
+        return found[:, -1].copy(), phi
 
     def handled(self, table: FeatureTable) -> list[list[str]]:
         """Return per decision which missing values were filled in and which levels were passed over."""
@@ -229,6 +231,8 @@ class Boosting:
 def _learn_columns(table: FeatureTable) -> tuple[EncodedColumn, ...]:
     columns = []
     for spec in table.catalogue:
+        if spec.role == "picture":  # that there is one shall not become a feature by accident
+            continue
         if spec.kind == "categorical":
             values = text_values(table.frame, spec.name)
             levels = seen_levels(values)

@@ -51,7 +51,10 @@ def warnings_of(
     _tell_units(told, cohort, table, known={*reference.sites, *validated})
     spoken_of = _tell_modalities(told, table)
     rest = [
-        gap._replace(filled=tuple(name for name in gap.filled if name not in names))
+        gap._replace(
+            filled=tuple(name for name in gap.filled if name not in names),
+            unpictured=tuple(name for name in gap.unpictured if name not in names),
+        )
         for gap, names in zip(gaps, spoken_of, strict=True)
     ]
     for row, sentences in enumerate(gap_sentences(rest, table)):

@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 from theracast_data.errors import ArtifactError
 from theracast_data.modality import Modality
 from theracast_models.boosting import Boosting
+from theracast_models.convolution import Convolution
 from theracast_models.elasticnet import ElasticNet
 from theracast_models.harmonised import Harmonised
 from theracast_models.logodds import ReplicableModel
@@ -19,11 +20,12 @@ from theracast_models.restricted import Restricted
 from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {
-    family.family: family for family in (ElasticNet, Boosting, Stack, Published, Restricted, Harmonised)
+    family.family: family for family in (ElasticNet, Boosting, Stack, Published, Convolution, Restricted, Harmonised)
 }
 _OF_MODELS = frozenset({Stack.family, Restricted.family, Harmonised.family})
 _AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})
-_LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family})
+LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family})
+"""Families that can be harmonised over scanners."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Recipe:
     """All that is chosen before a model is fitted, as plain JSON values.
 
     Attributes:
-        family: elasticnet, lightgbm, stack or published.
-        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. stack: members (a list
-            of recipes or of their JSON), folds. published: score, inputs.
+        family: elasticnet, lightgbm, cnn, stack or published.
+        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. cnn: learning_rate,
+            weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. published:
+            score, inputs.
         modality: the model sees only features of it; None for all.
         harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
             elasticnet and lightgbm. The members of a stack say it for themselves.
@@ -50,10 +53,10 @@ class Recipe:
             raise ValueError(f"there is no model family {self.family!r}. Known: {', '.join(known)}.")
         if self.modality is not None and self.modality not in get_args(Modality):
             raise ValueError(f"there is no modality {self.modality!r}. Known: {', '.join(get_args(Modality))}.")
-        if self.harmonise and self.family not in _LEARNS_SCALES:
+        if self.harmonise and self.family not in LEARNS_SCALES:
             raise ValueError(
                 f"a model of the family {self.family!r} is not harmonised itself. Say `harmonise` of "
-                f"{' or '.join(sorted(_LEARNS_SCALES))}, or of the members of the stack."
+                f"{' or '.join(sorted(LEARNS_SCALES))}, or of the members of the stack."
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -88,6 +91,8 @@ def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
         model: ReplicableModel = Stack(members, seed=seed, **params)
     elif recipe.family == "lightgbm":
         model = Boosting(**({"seed": seed} | params))
+    elif recipe.family == "cnn":
+        model = Convolution(**({"seed": seed} | params))
     elif recipe.family == "elasticnet":
         model = ElasticNet(**params)
     else:

@@ -131,8 +131,9 @@ def fit_calibrated(
     features, a weak and a strong penalty) its 95 % intervals held the true probability in 96 and 95 %; with the model's
     own calibration it was 91 and 94 %; with one refitted on the resampled out-of-fold log-odds 99 %, half as wide again,
     since that counts the uncertainty of the intercept twice. Of a published score the calibration is all that is
-    learned: it is refitted on the resample. Recipes with trees make at most 20 replicates, because each costs a fit here
-    and a pass through its trees at every answer.
+    learned: it is refitted on the resample. So it is of a recipe with a network, which replicates keep too: the interval
+    does not count that other patients would have made another network. Recipes with trees make at most 20 replicates,
+    because each costs a fit here and a pass through its trees at every answer.
 
     Args:
         folds: (train, test) positions; need not cover every decision.
@@ -145,20 +146,20 @@ def fit_calibrated(
     model = build_model(recipe, seed).fit(table, y, weight=weight)
     honest = out_of_fold(recipe, table, y, folds, weight=weight, seed=seed)
     calibration = AffineCalibration.fit(honest, y, weight)
+    learns_nothing = recipe.family in ("published", "cnn")
+    keeps = learns_nothing or _has_network(recipe)
     count = min(replicates, MOST_TREE_REPLICATES) if _has_trees(recipe) else replicates
     copies, calibrations = [], []
     patients = patient_numbers(table.decisions)
     rng = np.random.default_rng([seed, 20240])
     for number in range(count):
         rows = _resample(patients, y, weight, rng)
-        if recipe.family == "published":
-            copies.append(model)
-            calibrations.append(AffineCalibration.fit(honest[rows], y[rows], None if weight is None else weight[rows]))
+        own = None if weight is None else weight[rows]
+        copy = model if learns_nothing else model.refit(table.take(rows), y[rows], weight=own, seed=number + 1)
+        copies.append(copy)
+        if keeps:  # to what is kept, the patients that the resample left out are not new
+            calibrations.append(AffineCalibration.fit(honest[rows], y[rows], own))
         else:
-            copy = model.refit(
-                table.take(rows), y[rows], weight=None if weight is None else weight[rows], seed=number + 1
-            )
-            copies.append(copy)
             calibrations.append(_calibrated_on_the_rest(copy, rows, table, y, weight) or calibration)
         if progress is not None:
             progress(number + 1, count)
@@ -196,6 +197,12 @@ def _has_trees(recipe: Recipe) -> bool:
     if recipe.family != "stack":
         return recipe.family == "lightgbm"
     return any(_has_trees(as_recipe(member)) for member in recipe.params["members"])
+
+
+def _has_network(recipe: Recipe) -> bool:
+    if recipe.family != "stack":
+        return recipe.family == "cnn"
+    return any(_has_network(as_recipe(member)) for member in recipe.params["members"])
 
 
 def _resample(

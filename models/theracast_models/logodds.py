@@ -24,11 +24,13 @@ class Gaps(NamedTuple):
         filled: missing, a typical value stands in.
         unseen: categories that training never saw.
         unharmonised: measured on a scanner from which training had nothing to learn, used as they are.
+        unpictured: no picture of the region is there, so what a network would say of it is left out.
     """
 
     filled: tuple[str, ...]
     unseen: tuple[str, ...]
     unharmonised: tuple[str, ...] = ()
+    unpictured: tuple[str, ...] = ()
 
 
 class LogOddsModel(Protocol):
@@ -57,7 +59,7 @@ class LogOddsModel(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the fitted model as plain files (JSON, LightGBM text) into a new folder."""
+        """Write the fitted model as plain files (JSON, LightGBM text, safetensors) into a new folder."""
         ...
 
 

@@ -22,6 +22,7 @@ def gap_sentences(gaps: Sequence[Gaps], table: FeatureTable) -> list[list[str]]:
         _filled([labels[name] for name in gap.filled])
         + _unseen([labels[name] for name in gap.unseen])
         + _unharmonised([labels[name] for name in gap.unharmonised])
+        + _unpictured([labels[name] for name in gap.unpictured])
         for gap in gaps
     ]
 
@@ -43,3 +44,7 @@ def _unharmonised(labels: Sequence[str]) -> list[str]:
         "The scanner is not known, or too few development patients were measured on it to allow for its differences; "
         f"used as measured: {listed(labels, most=4)}."
     ]
+
+
+def _unpictured(labels: Sequence[str]) -> list[str]:
+    return [f"Not there, so the answer does without it: {listed(labels, most=4)}."] if labels else []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated, out_of_fold
 from theracast_models.stack import fusion_weights
-from theracast_training.search import FamilySearch, FoldData, cut_folds, log_loss, tune
+from theracast_training.search import FamilySearch, FoldData, cut_folds, log_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
 from theracast_training.study import SearchSection, ValidationSection
 from theracast_training.target import Target
@@ -20,7 +20,7 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "lightgbm", "stack")
+SIMPLICITY = ("elasticnet", "lightgbm", "cnn", "stack")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Task:
     @property
     def expected_trials(self) -> int:
         """Trials that the progress display counts for this task."""
-        return self.trials * len(searched_families(self.families))
+        return sum(trials_of(family, self.trials) for family in searched_families(self.families))
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ class TaskResult:
 
 
 def searched_families(families: Sequence[str]) -> list[str]:
-    """Return the families that need a search of their own; a stack is built from the other two."""
-    return [family for family in SIMPLICITY[:2] if family in families or "stack" in families]
+    """Return the families that need a search of their own; a stack is built from the first two, and others that are named."""
+    always = SIMPLICITY[:2] if "stack" in families else ()
+    return [family for family in SIMPLICITY[:-1] if family in families or family in always]
 
 
 def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskResult:
@@ -93,7 +94,7 @@ def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskRes
         family: tune(
             family,
             data,
-            trials=task.trials,
+            trials=trials_of(family, task.trials),
             seed=task.seed,
             journal=task.journals / f"{task.key}.{family}.journal",
             on_trial=on_trial,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from theracast_features.specs import FeatureTable
+from theracast_models.families import LEARNS_SCALES
 from theracast_models.fitting import Recipe, build_model
 from theracast_training.journal import finished_trials, open_journal
 from theracast_training.splits import Folds
@@ -70,7 +71,22 @@ def suggest_lightgbm(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
-SEARCH_SPACES: Mapping[str, Suggest] = {"elasticnet": suggest_elasticnet, "lightgbm": suggest_lightgbm}
+def suggest_cnn(trial: optuna.Trial) -> dict[str, Any]:
+    """Draw how fast a network over pictures learns, how it is held back, and how wide it is."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 5e-4, 5e-3, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-3, 0.3, log=True),
+        "channels": trial.suggest_categorical("channels", [4, 8, 12]),
+    }
+
+
+SEARCH_SPACES: Mapping[str, Suggest] = {
+    "elasticnet": suggest_elasticnet,
+    "lightgbm": suggest_lightgbm,
+    "cnn": suggest_cnn,
+}
+MOST_TRIALS: Mapping[str, int] = {"cnn": 3}
+"""Trials beyond which a family is not searched: a network costs seconds to minutes a fit, and more of them overfit the folds."""
 FIRST_TRY: Mapping[str, dict[str, Any]] = {
     "elasticnet": {"c": 0.1, "l1_ratio": 0.5},
     "lightgbm": {
@@ -82,6 +98,7 @@ FIRST_TRY: Mapping[str, dict[str, Any]] = {
         "feature_fraction": 0.7,
         "bagging_fraction": 0.8,
     },
+    "cnn": {"learning_rate": 2e-3, "weight_decay": 1e-2, "channels": 8},
 }
 
 
@@ -169,7 +186,13 @@ def trial_seed(seed: int, family: str, done: int) -> int:
 
 def recipe_of(family: str, params: Mapping[str, Any], table: FeatureTable) -> Recipe:
     """Return the recipe of a model of this table, harmonised where the study says so of any of its features."""
-    return Recipe(family, params, harmonise=any(spec.batch is not None for spec in table.catalogue))
+    harmonised = any(spec.batch is not None for spec in table.catalogue)
+    return Recipe(family, params, harmonise=harmonised and family in LEARNS_SCALES)
+
+
+def trials_of(family: str, trials: int) -> int:
+    """Return how many trials a family gets of those that the study asks for."""
+    return min(trials, MOST_TRIALS.get(family, trials))
 
 
 def _run_trial(study: optuna.Study, family: str, folds: Sequence[FoldData], *, seed: int) -> None:

@@ -24,7 +24,7 @@ from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
 
-FamilyName = Literal["elasticnet", "lightgbm", "stack"]
+FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
 
 
 class SchemeSection(Section):
@@ -50,8 +50,12 @@ class ValidationSection(Section):
 class SearchSection(Section):
     """What is tried."""
 
-    families: tuple[FamilyName, ...] = Field(("elasticnet", "lightgbm", "stack"), min_length=1)
-    trials: int = Field(50, ge=1, description="Trials a family.")
+    families: tuple[FamilyName, ...] = Field(
+        ("elasticnet", "lightgbm", "stack"),
+        min_length=1,
+        description="`cnn` learns from pictures of regions (`patch` in features.images.NAME) and joins the stack.",
+    )
+    trials: int = Field(50, ge=1, description="Trials a family; of cnn at most 3.")
     seed: int = Field(7, ge=0)
     one_standard_error: bool = Field(
         True, description="Prefer the simplest family within one standard error of the best."
@@ -176,6 +180,15 @@ class Study(Section):
         both = set(self.validation.development) & set(self.validation.external)
         if both:
             raise ValueError(f"validation: {', '.join(sorted(both))} cannot be both development and external")
+        return self
+
+    @model_validator(mode="after")
+    def _check_pictures(self) -> Study:
+        if "cnn" in self.search.families and not any(one.patch for one in self.features.images.values()):
+            raise ValueError(
+                "search.families: cnn looks at pictures of regions, and the study asks for none. Say `patch: {window: [LOW, "
+                "HIGH]}` in features.images.NAME and extract the images again, or leave cnn out"
+            )
         return self
 
     @property

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from theracast_data.errors import StudyError
@@ -22,7 +23,8 @@ from theracast_features.events.builder import coded_events
 from theracast_features.events.section import EventFeatures
 from theracast_features.events.visible import dated, visible_events
 from theracast_features.imaging.measure import Meaning, meanings
-from theracast_features.imaging.section import ImageFeatures, fits, measure_code
+from theracast_features.imaging.section import PATCH, ImageFeatures, fits, measure_code
+from theracast_features.pictures import picture_spec
 from theracast_features.specs import FeatureSpec
 
 _OF_THE_LAST = frozenset({"last", "change", "relative_change", "change_per_day"})
@@ -53,24 +55,31 @@ class ImageBuilder:
             for measure in self._kept
         ]
         self._aggregates = AggregateBuilder(features, concepts, engine=engine)
-        self.catalogue: tuple[FeatureSpec, ...] = tuple(self._described(spec) for spec in self._aggregates.catalogue)
+        self._measured = tuple(self._described(spec) for spec in self._aggregates.catalogue)
+        self._picture = None if section.patch is None else picture_spec(name, section)
+        self.catalogue: tuple[FeatureSpec, ...] = (*self._measured, *((self._picture,) if self._picture else ()))
 
     def build(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return every aggregate of every measurement that is kept.
+        """Return every aggregate of every measurement that is kept, and whether there is a picture.
 
         What is not defined in the last scan (the mean of the voxels above a threshold, where there is none) is missing:
         the scan before says nothing of what is there now.
         """
         frame = self._aggregates.build(events, decisions)
         outdated = self._outdated(events, decisions)
-        for spec in self.catalogue:
+        for spec in self._measured:
             code = measure_code(self.name, self.section.measures, self._measure(spec))
             if code in outdated and spec.name.rsplit(".", 2)[1] in _OF_THE_LAST:
                 frame.loc[outdated[code], spec.name] = np.nan
+        if self._picture is not None:
+            there = np.isin(np.arange(len(decisions)), self._pictures(events, decisions)["decision"])
+            frame[self._picture.name] = np.where(there, 1.0, np.nan)
         return frame
 
     def steps(self, name: str) -> tuple[str, ...]:
         """Return how it was measured, which scans are seen, and what is made of them."""
+        if self._picture is not None and name == self._picture.name:
+            return self._picture_steps()
         regions = " or ".join(self.section.regions)
         measured = (
             f"measured in {self.section.modality}, region {regions}, by the settings {self.section.measures.digest}"
@@ -83,7 +92,9 @@ class ImageBuilder:
         return (measured, *self._aggregates.steps(name), *((last,) if of_the_last else ()))
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
-        """Return the measurements of the scans that the aggregate has seen."""
+        """Return the measurements of the scans that the aggregate has seen; of a picture, when it was made."""
+        if self._picture is not None and name == self._picture.name:
+            return self._pictures(events, decisions).drop(columns="text_value")
         return self._aggregates.rows(name, events, decisions)
 
     def _outdated(self, events: pa.Table, decisions: pd.DataFrame) -> dict[str, NDArray[np.bool_]]:
@@ -100,6 +111,24 @@ class ImageBuilder:
         for decision, code in newest.index[~newest]:
             found.setdefault(code, np.zeros(len(decisions), dtype=bool))[decision] = True
         return found
+
+    def _pictures(self, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:
+        """Return the last picture that each decision may see, with `decision`; none for one without."""
+        code = measure_code(self.name, self.section.measures, PATCH)
+        own = events.filter(pc.equal(events["code"], code)).to_pandas()
+        last = dated(visible_events(own, decisions)).drop_duplicates("decision", keep="last")
+        return last[last["text_value"].notna()]
+
+    def _picture_steps(self) -> tuple[str, ...]:
+        patch = self.section.patch
+        assert patch is not None
+        regions = " or ".join(self.section.regions)
+        return (
+            f"a cube of {patch.voxels} voxels of {patch.spacing_mm:g} mm around the region {regions} in "
+            f"{self.section.modality}, by the settings {self.section.measures.digest}",
+            "that of the last scan before the decision, at any time",
+            "1 where there is one; only the family cnn looks at it, no other model uses this feature",
+        )
 
     def _measure(self, spec: FeatureSpec) -> str:
         return spec.columns[0].removeprefix(f"{self.name}.")

@@ -34,6 +34,7 @@ from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.volume import Batch, Region, Volume
 from theracast_features.imaging.habitat_maps import maps_of_region, measure_habitats, perturbed_habitats
 from theracast_features.imaging.measure import Spacing, measure
+from theracast_features.imaging.patch import cut_patch, encode_patch
 from theracast_features.imaging.perturb import draw_perturbations
 from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
 from theracast_features.imaging.stability import Case, FeatureStability, feature_stability, measure_perturbed
@@ -293,9 +294,12 @@ def _measure(task: ImageTask) -> Measured:
         maps = maps_of_region(task, volume, region)
         values |= measure_habitats(maps, task.measures)
         notes = maps.notes
+    picture = ""
+    if (patch := task.measures.patch) is not None:
+        picture = encode_patch(cut_patch(volume.values, region.mask, spacing_mm=volume.spacing_mm, patch=patch))
     lost = (f"{region.share_outside:.1%} of the region lay outside the image",) if region.share_outside > 0 else ()
     told = (*volume.notes, *region.notes, *lost, *notes)
-    return Measured(task, values, taken, date_only, _scanner(volume.batch), notes=told)
+    return Measured(task, values, taken, date_only, _scanner(volume.batch), picture, notes=told)
 
 
 def _check_fitted(name: str, measures: ImageMeasures) -> None:
@@ -359,5 +363,6 @@ def _from_json(task: ImageTask, record: dict[str, Any]) -> Measured:
         datetime.fromisoformat(record["taken"]) if record["taken"] else None,
         bool(record["date_only"]),
         str(record["scanner"]),
+        str(record.get("picture", "")),
         notes=tuple(record["notes"]),
     )

@@ -22,6 +22,9 @@ CODE_SYSTEM = "IMAGE"
 SCANNER = "scanner"
 """Last part of the code of the event that says, as text, with what an image was made."""
 
+PATCH = "patch"
+"""Last part of the code of the event that holds, as text, a small picture of the region."""
+
 SERIES = "series"
 """The part of a code before the identifier of the series that was measured."""
 
@@ -38,6 +41,23 @@ class Uptake(Section):
     relative: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.41, 0.5), description="Likewise, as fractions of the region's maximum."
     )
+
+
+class Patch(Section):
+    """A small picture of the region, for the family `cnn`: a cube around it, made of the image and the region itself."""
+
+    voxels: int = Field(24, ge=8, le=48, description="Voxels along an edge of the cube.")
+    spacing_mm: float = Field(2.0, gt=0, description="Distance between them; the cube is `voxels` times as wide.")
+    window: tuple[float, float] = Field(
+        description="Lowest and highest value that are told apart, e.g. [-160, 240] HU for soft tissue or [0, 20] SUV."
+    )
+
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if not window[0] < window[1]:
+            raise ValueError(f"the window ends where it begins, or before: {window[0]:g} to {window[1]:g}")
+        return window
 
 
 class ImageMeasures(Section):
@@ -69,6 +89,10 @@ class ImageMeasures(Section):
     radiomics: RadiomicsSettings | None = Field(None, description="Features of the IBSI, and how they are computed.")
     habitats: ImageHabitats | None = Field(
         None, description="Parts of the region that look alike on several maps: size, contacts, and means of the maps."
+    )
+    patch: Patch | None = Field(
+        None,
+        description="A small picture of the region, from which the family `cnn` learns; that of the last scan counts.",
     )
 
     @field_validator("series", "regions", mode="before")

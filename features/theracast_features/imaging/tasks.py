@@ -14,7 +14,7 @@ from theracast_data.dicom.manifest import ImageRow
 from theracast_data.events.readers.times import end_of_day
 from theracast_data.events.schema import EVENT_SCHEMA, empty_events
 from theracast_features.imaging.measure import meanings
-from theracast_features.imaging.section import SCANNER, SERIES, ImageMeasures, fits, measure_code
+from theracast_features.imaging.section import PATCH, SCANNER, SERIES, ImageMeasures, fits, measure_code
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Measured:
         values: measurement to number, NaN where it is not defined for the region.
         taken: when the image was made; date_only: whether only the day is known.
         scanner: manufacturer, model, kernel, slice thickness; "" where the image names no scanner.
+        picture: of the region, as `encode_patch` writes it; "" where none is asked for.
         fault: why the image was not measured; "" if it was.
         notes: what was done on the way, e.g. that a region was resampled.
     """
@@ -61,16 +62,18 @@ class Measured:
     taken: datetime | None = None
     date_only: bool = False
     scanner: str = ""
+    picture: str = ""
     fault: str = ""
     notes: tuple[str, ...] = ()
 
     def events(self) -> pa.Table:
-        """Return a measurement an event, one that says, as text, with what the image was made, and one of which series."""
+        """Return a measurement an event, and as text: with what the image was made, the picture, and of which series."""
         if self.fault or self.taken is None:
             return empty_events()
         known = meanings(self.task.measures)
         told = {name: value for name, value in self.values.items() if math.isfinite(value)}
-        codes = [measure_code(self.task.name, self.task.measures, name) for name in (SCANNER, *told)]
+        texts = {SCANNER: self.scanner or None} | ({PATCH: self.picture} if self.picture else {})
+        codes = [measure_code(self.task.name, self.task.measures, name) for name in (*texts, *told)]
         codes.append(self.task.series_code)
         count = len(codes)
         moment = np.datetime64(self.taken.replace(tzinfo=None), "us")
@@ -79,9 +82,9 @@ class Measured:
             "subject_id": [self.task.row.subject_id] * count,
             "time": [moment.astype(datetime)] * count,
             "code": codes,
-            "numeric_value": [None, *told.values(), None],
-            "text_value": [self.scanner or None, *[None] * (len(told) + 1)],
-            "unit": [None, *(known[name].unit for name in told), None],
+            "numeric_value": [*[None] * len(texts), *told.values(), None],
+            "text_value": [*texts.values(), *[None] * (len(told) + 1)],
+            "unit": [*[None] * len(texts), *(known[name].unit for name in told), None],
             "available_time": [None if available is None else available.astype(datetime)] * count,
         }
         return pa.table(columns, schema=EVENT_SCHEMA)
