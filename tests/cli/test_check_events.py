@@ -23,7 +23,7 @@ from theracast_data.events.ingest import ingest, read_spec
 from theracast_data.events.schema import COLUMNS, EVENT_SCHEMA
 from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.synthetic import Truth, export, generate
-from theracast_features.events import builder
+from theracast_features.events import aggregates
 from theracast_training import study_audit
 from theracast_training.prepare import prepare
 from theracast_training.study import read_study
@@ -197,7 +197,7 @@ def patient_moved_between_hospitals(place: Place, _: pytest.MonkeyPatch) -> None
 
 
 def builder_that_sees_a_month_ahead(place: Place, patch: pytest.MonkeyPatch) -> None:
-    engine = builder._engine
+    engine = aggregates._engine
 
     def late(name: Any) -> Callable[..., Any]:
         def compute(events: pa.Table, decisions: pd.DataFrame, *rest: Any) -> Any:
@@ -205,7 +205,7 @@ def builder_that_sees_a_month_ahead(place: Place, patch: pytest.MonkeyPatch) -> 
 
         return compute
 
-    patch.setattr(builder, "_engine", late)
+    patch.setattr(aggregates, "_engine", late)
 
 
 def centred_on_all_rows(place: Place, patch: pytest.MonkeyPatch) -> None:
