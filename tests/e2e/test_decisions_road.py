@@ -14,7 +14,8 @@ import yaml
 
 from theracast_data.events.schema import EVENT_SCHEMA
 from theracast_data.events.store import EventStore, SourceRecord
-from theracast_data.synthetic.export_fhir import TIMEZONE, export_fhir
+from theracast_data.synthetic import export
+from theracast_data.synthetic.export_fhir import TIMEZONE
 
 SOURCES = """
 sources:
@@ -88,7 +89,7 @@ report: {bootstrap: 100}
 @pytest.fixture(scope="module")
 def asked(new_workplace: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
     place = new_workplace(patients=300)
-    export_fhir(place.truth, place.folder / "export")
+    export(place.truth, place.folder / "export", faults=False)
     (place.folder / "sources.yaml").write_text(SOURCES, encoding="utf-8")
     (place.folder / "asked.yaml").write_text(STUDY, encoding="utf-8")
     place.run("ingest", "sources.yaml", "--to", "store", "--shards", "3")
