@@ -309,3 +309,15 @@ def test_a_file_of_other_habitats_is_refused(content: str | None, told: str, tmp
     (tmp_path / "study.yaml").write_text(PARTS.replace("FITTED", "habitats.json"), encoding="utf-8")
     with pytest.raises(StudyError, match=told):
         read_study(tmp_path / "study.yaml")
+
+
+def test_a_network_needs_pictures() -> None:
+    images = "{images: {ct: {modality: CT, regions: [GTV*]%s}}}"
+    text = f"{TEXT}\nevents: {{store: store, concepts: {{}}}}\nsearch: {{families: [elasticnet, cnn]}}\nfeatures: {images}\n"
+    text = text.replace("    subject: id\n", "    subject: id\n    index_time: decided\n")
+    with pytest.raises(StudyError, match=r"cnn looks at pictures of regions.*Say `patch: .*features.images.NAME"):
+        parse_study(text % "")
+    study = parse_study(text % ", patch: {window: [-160, 240]}")
+    assert study.search.families == ("elasticnet", "cnn")
+    assert study.features.images["ct"].patch is not None
+    assert parse_study(study_text(study)) == study

@@ -24,7 +24,8 @@ from theracast_features.imaging.extraction import (
     read_image,
     stability_of_images,
 )
-from theracast_features.imaging.section import ImageMeasures
+from theracast_features.imaging.patch import cut_patch, decode_patch
+from theracast_features.imaging.section import ImageMeasures, Patch
 from theracast_features.imaging.tasks import ImageTask, image_tasks
 
 Write = Callable[..., Path]
@@ -88,6 +89,23 @@ def test_the_intensities_are_those_of_the_voxels_in_the_box(tmp_path: Path, writ
     inside = values[1:4, 2:6, 3:8].astype(float) - 1024
     assert found.values["intensity_mean"] == pytest.approx(inside.mean())
     assert found.values["intensity_max"] == inside.max()
+
+
+def test_a_picture_of_the_region_is_one_more_event(folder: Path, tmp_path: Path) -> None:
+    pictured = CT.model_copy(update={"patch": Patch(voxels=8, spacing_mm=2.0, window=(-1024, 3071))})
+    extract(folder, tmp_path / "plain")
+    for number, cache in enumerate((None, tmp_path / "cache", tmp_path / "cache")):  # computed, kept, and found again
+        store = tmp_path / f"store-{number}"
+        report = extract(folder, store, {"ct": pictured}, cache=cache)
+        assert report.events == len(events_of(tmp_path / "plain")) + 2
+        events = events_of(store)
+        own = events[events["code"].str.endswith("//patch")]
+        assert own["subject_id"].tolist() == ["P1", "P3"]
+        assert own["numeric_value"].isna().all()
+        volume, region = read_image(tasks_of(folder, pictured)[0])
+        expected = cut_patch(volume.values, region.mask, spacing_mm=volume.spacing_mm, patch=pictured.patch)
+        np.testing.assert_array_equal(decode_patch(own["text_value"].iloc[0]), expected)
+        assert expected[1].any()
 
 
 def test_measured_again_is_passed_over_and_new_images_are_added(
