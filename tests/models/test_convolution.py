@@ -162,7 +162,7 @@ def test_a_table_without_any_picture_is_refused_and_a_column_without_any_gives_t
     assert [gap.unpictured for gap in model.gaps(table)] == [()] * 20, "of nothing learned, nothing is missed"
     model.save(tmp_path / "cnn")
     np.testing.assert_array_equal(Convolution.load(tmp_path / "cnn").log_odds(table), model.log_odds(table))
-    with pytest.raises(CohortError, match="Say `patch` in features.images.NAME"):
+    with pytest.raises(CohortError, match=r"Say `patch` in features.images.NAME"):
         build_model(CNN, seed=0).fit(table.select([AGE]), y)
 
 
