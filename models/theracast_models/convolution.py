@@ -31,10 +31,10 @@ WITHOUT_HELD_BACK = 10
 class Convolution:
     """`log-odds = base + sum over kinds of image of what a network says of the picture`; nothing where there is none.
 
-    The base is the log-odds of the outcome among the training decisions, so it is the answer without any picture, and what
-    a picture adds belongs to the feature that stands for it: the explanation is exact. Training holds back patients of its
-    own decisions to know when to stop. A replicate keeps the network: an interval does not count that other patients would
-    have made another one.
+    The base is the log-odds of the outcome among the training decisions, so it is the answer without any picture. What a
+    picture adds, at most 4 either way, belongs to the feature that stands for it: the explanation is exact. Training holds
+    back patients of its own decisions to know when to stop. A replicate keeps the network: an interval does not count that
+    other patients would have made another one.
 
     Args:
         seed: of the first weights, the order, the flips, and who is held back.

@@ -21,6 +21,8 @@ BATCH = 16
 PATIENCE = 12
 """Epochs without a smaller loss on the patients held back, after which training ends."""
 ASKED_TOGETHER = 64
+MOST_LOG_ODDS = 4.0
+"""What one picture may add or take away, an odds ratio of 55: a network knows no bounds where it has seen nothing alike."""
 
 
 class RegionNet(nn.Module):
@@ -64,7 +66,7 @@ class RegionNet(nn.Module):
         intensity = (x[:, :1] - self.middle) / self.spread
         maps = self.blocks(torch.cat([intensity, x[:, 1:]], dim=1)).flatten(2)
         answer: Tensor = self.head(torch.cat([maps.mean(dim=2), maps.amax(dim=2)], dim=1)).squeeze(1)
-        return answer
+        return MOST_LOG_ODDS * torch.tanh(answer / MOST_LOG_ODDS)
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def train_networks(
     """Return a network for each kind of image, trained together: their log-odds add up, beside the base.
 
     AdamW on the weighted log loss, pictures flipped at random along each axis. Kept is what has the smallest loss on the
-    decisions held back, the untrained network among the candidates; without any, what the last epoch gives. On a CPU the
-    same seed gives the same network, bit by bit.
+    decisions held back, the untrained network among the candidates; without any, what the last epoch gives. On one
+    machine without a GPU the same seed gives the same network, bit by bit.
 
     Args:
         y, weight: (n,) outcome 0/1 and weight of each decision.

@@ -100,6 +100,18 @@ def test_the_explanation_adds_up_and_all_of_it_belongs_to_the_picture(learned: A
     np.testing.assert_array_equal(model.log_odds(asked)[~there], base[~there])
 
 
+def test_no_picture_moves_the_log_odds_by_more_than_four(learned: Any) -> None:
+    """Not even one that is nothing like those of the training, to a network that is sure of itself."""
+    model = deepcopy(learned[0])
+    with torch.no_grad():
+        model.networks_[CT].head.weight.mul_(1000.0)
+    asked, _ = pictured(5, n=12)
+    odd = np.stack([np.indices((EDGE,) * 3).sum(axis=0) % 2 * 255, np.ones((EDGE,) * 3)]).astype(np.uint8)
+    texts = pd.array([encode_patch(odd), *asked.decisions["patch.ct"][1:]], dtype="str")
+    shares = model.contributions(replace(asked, decisions=asked.decisions.assign(**{"patch.ct": texts})))[1][:, 1]
+    assert np.abs(shares).max() <= network.MOST_LOG_ODDS == 4.0
+
+
 def test_one_without_a_picture_is_told_so(learned: Any) -> None:
     asked, _ = pictured(5, n=20, missing=0.5)
     gone = asked.frame[CT].isna().to_numpy()
@@ -162,7 +174,7 @@ def test_a_table_without_any_picture_is_refused_and_a_column_without_any_gives_t
     assert [gap.unpictured for gap in model.gaps(table)] == [()] * 20, "of nothing learned, nothing is missed"
     model.save(tmp_path / "cnn")
     np.testing.assert_array_equal(Convolution.load(tmp_path / "cnn").log_odds(table), model.log_odds(table))
-    with pytest.raises(CohortError, match=r"Say `patch` in features\.images\.NAME"):
+    with pytest.raises(CohortError, match=r"Say `patch` in features.images.NAME"):
         build_model(CNN, seed=0).fit(table.select([AGE]), y)
 
 
