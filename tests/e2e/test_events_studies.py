@@ -46,7 +46,7 @@ def test_oak_with_its_blood_variants(home: Path, repository: Path, shared_cohort
     wide = pd.read_parquet(home / "wide.parquet").set_index("subject_id")
     clinical = pd.read_csv(shared_cohorts / "oak" / "clinical.csv", dtype=str).set_index("PtID").loc[wide.index]
     published = pd.to_numeric(clinical["btmb"], errors="coerce")
-    pd.testing.assert_series_equal(wide["gen.blood.tmb_count"], published, check_names=False)
+    pd.testing.assert_series_equal(wide["gen.blood.tmb_count"], published, check_names=False, check_dtype=False)
     raw = pd.read_csv(shared_cohorts / "oak" / "blood_variants.csv", dtype={"PtID": str})
     mutated = raw.loc[(raw["gene_name"] == "KEAP1") & (raw["effect"] != "synonymous"), "PtID"]
     tested = published.notna()
@@ -128,7 +128,7 @@ def test_growth_of_five_trials_as_of_day_90(home: Path, shared_cohorts: Path) ->
         if len(days) < 2:
             assert np.isnan(row["image.diameter.change_percent"])
             continue
-        assert row["image.diameter.last_mm"] == sizes[-1]
+        assert row["image.diameter.last_mm"] == np.float32(sizes[-1])  # as the file holds it
         assert row["image.diameter.change_percent"] == pytest.approx(100 * (sizes[-1] / sizes[0] - 1))
         rate = float(tumour_growth_rate(sizes[-2], sizes[-1], days[-1] - days[-2]))
         assert row["image.diameter.tgr_percent_per_month"] == pytest.approx(rate, nan_ok=True)
