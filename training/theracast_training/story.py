@@ -60,6 +60,7 @@ def report_content(story: Story) -> ReportContent:
     learn = prepared.table.take(prepared.learn)
     prediction = model.predict_cohort(prepared.cohort.take(prepared.learn))
     scheme = study.validation.scheme
+    named = (*_NAMED_SOFTWARE, *(("torch",) if "cnn" in study.search.families else ()))
     evaluations = {name: part for name, part in model.evaluations.items() if name != "comparisons"}
     return ReportContent(
         name=study.study,
@@ -98,7 +99,7 @@ def report_content(story: Story) -> ReportContent:
             "bootstrap": study.report.bootstrap,
             "replicates": study.search.replicates,
         },
-        versions={"python": platform.python_version(), **{name: installed(name) for name in _NAMED_SOFTWARE}},
+        versions={"python": platform.python_version(), **{name: installed(name) for name in named}},
         fingerprint=prepared.fingerprint["digest"],
         seconds=round(story.seconds, 1),
     )
