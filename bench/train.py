@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from theracast_models.fitting import fit_calibrated, out_of_fold
 from theracast_training import search, tracking
 from theracast_training.develop import Task, nested_tasks, searched_families
-from theracast_training.development import final_task, modality_tasks
+from theracast_training.development import final_task, part_tasks
 from theracast_training.prepare import prepare
 from theracast_training.splits import make_folds
 from theracast_training.study import read_study
@@ -106,7 +106,7 @@ def main() -> None:
     tasks = [
         final,
         *nested_tasks(final),
-        *(task for group in modality_tasks(prepared, final).values() for task in group),
+        *(task for part in part_tasks(prepared, final) for task in part.tasks),
     ]
     bare, fits = bare_loop(tasks)
     rest = other_fits(tasks, study.search.replicates)
