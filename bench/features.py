@@ -387,6 +387,9 @@ def main() -> None:
     if given.row:
         run_row(given.row, given.folder, given.concepts)
         return
+    unknown = set((given.rows or "meds").split(",")) - {*ROWS, "meds"}
+    if unknown:
+        parser.error(f"--rows: there is no {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}, meds")
     with tempfile.TemporaryDirectory() as name:
         (scale if given.scale else compare)(given, given.data or Path(name))
 
