@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureTable
-from theracast_models.logodds import Floats, Gaps
+from theracast_models.logodds import Floats, Gaps, Learnable
+from theracast_models.outcomes import Binary, Continuous, Outcome, as_outcome
 from theracast_models.preprocess import level_codes, numeric_values, seen_levels, text_values
 from theracast_models.sentences import gap_sentences
 
@@ -31,10 +32,12 @@ PARAMETERS: dict[str, Any] = {
     "path_smooth": 0.0,
 }
 
+LEAST_CURVATURE = 1e-6
+"""Of an objective of ours: a patient censored before the first event has none."""
+
 # Repeatable on one machine whatever the load: one thread, one histogram layout. The category settings suit cohorts of
 # hundreds, where LightGBM's own (100 rows a group) would ignore most levels.
 _FIXED: dict[str, Any] = {
-    "objective": "binary",
     "bagging_freq": 1,
     "deterministic": True,
     "force_row_wise": True,
@@ -96,10 +99,10 @@ class Boosting:
         self.seed = seed
         self.params = params
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
         """Learn codes, fill-in values and trees from n decisions."""
         self.columns_ = _learn_columns(table)
-        self._train(table, y, weight, seed=self.seed)
+        self._train(table, as_outcome(y, weight), seed=self.seed)
         return self
 
     def log_odds(self, table: FeatureTable) -> Floats:
@@ -133,10 +136,10 @@ class Boosting:
                     filled[row].append(column.name)
         return [Gaps(tuple(names), tuple(new)) for names, new in zip(filled, passed, strict=True)]
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy with trees learned from other decisions; codes and fill-in values are kept."""
         copy = self._empty_copy()
-        copy._train(table, y, weight, seed=self.seed + seed)
+        copy._train(table, as_outcome(y, weight), seed=self.seed + seed)
         return copy
 
     def replicate_log_odds(self, replicates: Sequence[Self], table: FeatureTable) -> Floats:
@@ -198,20 +201,19 @@ class Boosting:
             return np.zeros(0)
         return np.asarray(self.booster_.predict(X, raw_score=True, num_threads=1), dtype=np.float64)
 
-    def _train(self, table: FeatureTable, y: Floats, weight: Floats | None, *, seed: int) -> None:
+    def _train(self, table: FeatureTable, outcome: Outcome, *, seed: int) -> None:
         import lightgbm
 
-        settings = PARAMETERS | self.params
+        settings = _FIXED | {"objective": _objective(outcome)} | PARAMETERS | self.params
         rounds = int(settings.pop("rounds"))
         data = lightgbm.Dataset(
             self._matrix(table),
-            label=y,
-            weight=weight,
+            **_labels(outcome),
             feature_name=[f"f{number}" for number in range(len(self.columns_))],
             categorical_feature=[n for n, column in enumerate(self.columns_) if column.levels is not None],
             params={"verbosity": -1, "feature_pre_filter": False, "min_data_in_bin": 3, "num_threads": 1},
         )
-        self.booster_ = lightgbm.train(_FIXED | settings | {"seed": seed}, data, num_boost_round=rounds)
+        self.booster_ = lightgbm.train(settings | {"seed": seed}, data, num_boost_round=rounds)
 
     def _write_trees(self, path: Path) -> None:
         path.write_text(self.booster_.model_to_string(num_iteration=-1), encoding="utf-8")
@@ -226,6 +228,26 @@ class Boosting:
                 f"{path.name}: the trees were grown on {self.booster_.num_feature()} features, the model lists "
                 f"{len(expected)}. The folder is damaged; take it from where it was saved, or train again."
             )
+
+
+def _objective(outcome: Outcome) -> str | Callable[[Floats, Any], tuple[Floats, Floats]]:
+    """Return LightGBM's own objective where it has the likelihood, else the slopes of the outcome's."""
+    own = {"binary": "binary", "continuous": "regression"}.get(outcome.kind)
+    if own is not None:
+        return own
+
+    def slopes(score: Floats, data: Any) -> tuple[Floats, Floats]:
+        gradient, curvature = outcome.slopes(np.asarray(score, dtype=np.float64))
+        return gradient, np.maximum(curvature, LEAST_CURVATURE)
+
+    return slopes
+
+
+def _labels(outcome: Outcome) -> dict[str, Any]:
+    """Return label and weight of the training data; an objective of ours holds both itself."""
+    if isinstance(outcome, Binary | Continuous):
+        return {"label": outcome.y, "weight": None if (outcome.weight == 1).all() else outcome.weight}
+    return {"label": outcome.strata}
 
 
 def _learn_columns(table: FeatureTable) -> tuple[EncodedColumn, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from theracast_data.errors import CohortError
 from theracast_models.logodds import Floats, expit, logit
+from theracast_models.outcomes import Kind
 
 LEAST_SLOPE = 0.05
 LARGEST_SLOPE = 25.0
@@ -20,6 +21,8 @@ class AffineCalibration:
 
     intercept: float = 0.0
     slope: float = 1.0
+
+    kind: ClassVar[Kind] = "binary"
 
     @classmethod
     def fit(cls, log_odds: Floats, y: Floats, weight: Floats | None = None) -> AffineCalibration:
@@ -53,6 +56,21 @@ class AffineCalibration:
     def apply(self, log_odds: Floats) -> Floats:
         """Return calibrated log-odds."""
         return self.intercept + self.slope * log_odds
+
+    @property
+    def offsets(self) -> Floats:
+        """One answer, not moved."""
+        return np.zeros(1)
+
+    def inverse(self, value: Floats) -> Floats:
+        """Return the probability of log-odds."""
+        found: Floats = expit(value)
+        return found
+
+    def scale_of(self, answer: Floats) -> Floats:
+        """Return the log-odds of a probability."""
+        found: Floats = logit(answer)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return the two numbers as plain JSON values."""

@@ -15,7 +15,8 @@ from theracast_features.imaging.patch import decode_patches
 from theracast_features.pictures import picture_specs
 from theracast_features.specs import FeatureTable
 from theracast_models.folds import patient_numbers, rarest_outcome, stratified_folds
-from theracast_models.logodds import Floats, Gaps, logit
+from theracast_models.logodds import Floats, Gaps, Learnable, logit
+from theracast_models.outcomes import require_binary
 from theracast_models.preprocess import text_values
 from theracast_models.sentences import gap_sentences
 
@@ -60,19 +61,19 @@ class Convolution:
         self.channels = channels
         self.epochs = epochs
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
         """Learn base and networks from n decisions; those of weight 0 do not count.
 
         Raises:
-            CohortError: no feature of the table is a picture.
+            CohortError: no feature of the table is a picture, or the endpoint is not yes or no.
         """
         if not picture_specs(table.catalogue):
             raise CohortError(
                 "the family cnn looks at pictures of regions, and no feature is one. Say `patch` in features.images.NAME."
             )
-        counted = np.arange(len(table)) if weight is None else np.flatnonzero(weight > 0)
-        table, y = table.take(counted), y[counted]
-        weight = np.ones(len(y)) if weight is None else weight[counted]
+        outcome = require_binary(y, weight, family=self.family)
+        counted = np.flatnonzero(outcome.weight > 0)
+        table, y, weight = table.take(counted), outcome.y[counted], outcome.weight[counted]
         # Half a patient more of each outcome: one outcome alone has no log-odds.
         self.base_ = float(logit((weight @ y + 0.5) / (weight.sum() + 1)))
         pictures = {name: one for name, one in _pictures(table).items() if len(one.rows)}
@@ -131,7 +132,7 @@ class Convolution:
             for row in absent
         ]
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return the model itself: base and networks are kept."""
         return self
 

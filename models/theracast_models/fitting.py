@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from theracast_data.errors import CohortError
 from theracast_features.specs import FeatureTable
-from theracast_models.calibration import AffineCalibration
 from theracast_models.families import Recipe, as_recipe, build_model, load_model
 from theracast_models.folds import Fold, out_of_fold_log_odds, patient_folds, patient_numbers
-from theracast_models.logodds import Floats, ReplicableModel, expit
+from theracast_models.links import Asked, Link, answers, fit_link, link_from_json
+from theracast_models.logodds import Floats, Learnable, ReplicableModel
+from theracast_models.outcomes import Outcome, as_outcome
 
 __all__ = ["CalibratedModel", "Recipe", "build_model", "fit_calibrated", "out_of_fold", "patient_folds"]
 
@@ -25,33 +26,37 @@ MOST_TREE_REPLICATES = 20
 
 @dataclass(frozen=True)
 class CalibratedModel:
-    """A fitted model, the calibration of its log-odds, and replicates of both.
+    """A fitted model, the calibration of its score, and replicates of both.
 
     Attributes:
         recipe: from which it was made.
         model: fitted on all development decisions.
-        calibration: from out-of-fold log-odds.
+        calibration: from out-of-fold scores.
         replicates: the model refitted on resampled patients.
         replicate_calibrations: as many.
     """
 
     recipe: Recipe
     model: ReplicableModel
-    calibration: AffineCalibration
+    calibration: Link
     replicates: tuple[ReplicableModel, ...] = ()
-    replicate_calibrations: tuple[AffineCalibration, ...] = ()
+    replicate_calibrations: tuple[Link, ...] = ()
 
     def log_odds(self, table: FeatureTable) -> Floats:
-        """Return (n,) calibrated log-odds."""
+        """Return (n,) calibrated linear scores: log-odds, or what `outcomes.SCALES` names for the endpoint's kind."""
         return self.calibration.apply(self.model.log_odds(table))
 
+    def answers(self, table: FeatureTable) -> Floats:
+        """Return (n, K) calibrated answers; see `links`."""
+        return answers(self.calibration, self.log_odds(table))
+
     def probability(self, table: FeatureTable) -> Floats:
-        """Return (n,) calibrated probabilities."""
-        result: Floats = expit(self.log_odds(table))
+        """Return (n,) of the answers the leading one: a calibrated probability, or the number."""
+        result: Floats = self.answers(table)[:, 0]
         return result
 
     def interval(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return the 95 % interval of each probability: its log-odds +- 1.96 standard deviations over the replicates.
+        """Return the 95 % interval of the leading answer: on its scale +- 1.96 standard deviations over the replicates.
 
         It says how far the probability would move had other patients from the same source developed the model; not how
         far a single patient may be from it, and not what a change of source would do.
@@ -59,17 +64,28 @@ class CalibratedModel:
         return self.interval_around(self.log_odds(table), table)
 
     def interval_around(self, log_odds: Floats, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return `interval` for calibrated log-odds (n,) that are known already."""
+        """Return `interval` for calibrated linear scores (n,) that are known already."""
+        low, high = self.intervals_around(log_odds, table)
+        return low[:, 0], high[:, 0]
+
+    def intervals_around(self, linear: Floats, table: FeatureTable) -> tuple[Floats, Floats]:
+        """Return the 95 % intervals (n, K) of all answers; of time to an event they count the baseline's uncertainty too."""
+        link = self.calibration
         if len(self.replicates) < 2 or len(table) == 0:
-            return expit(log_odds), expit(log_odds)
+            return answers(link, linear), answers(link, linear)
         raw = self.model.replicate_log_odds(self.replicates, table)
         slopes = np.array([one.slope for one in self.replicate_calibrations])
         intercepts = np.array([one.intercept for one in self.replicate_calibrations])
-        width = NORMAL_95 * (intercepts[:, None] + slopes[:, None] * raw).std(axis=0, ddof=1)
-        return expit(log_odds - width), expit(log_odds + width)
+        moved = intercepts[:, None] + slopes[:, None] * raw
+        offsets = np.array([one.offsets for one in self.replicate_calibrations])
+        width = NORMAL_95 * np.array(
+            [(moved + offsets[:, [k]]).std(axis=0, ddof=1) for k in range(offsets.shape[1])]
+        ).reshape(-1, len(linear))
+        centre = linear[:, None] + link.offsets
+        return link.inverse(centre - width.T), link.inverse(centre + width.T)
 
     def explain(self, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return base (n,) and SHAP values (n, p) of the calibrated log-odds."""
+        """Return base (n,) and SHAP values (n, p) of the calibrated linear score."""
         base, phi = self.model.contributions(table)
         return self.calibration.apply(base), self.calibration.slope * phi
 
@@ -94,34 +110,35 @@ class CalibratedModel:
         return cls(
             recipe=Recipe.from_json(record["recipe"]),
             model=model,
-            calibration=AffineCalibration(**record["calibration"]),
+            calibration=link_from_json(record["calibration"]),
             replicates=tuple(model.load_replicates(folder / "replicates")),
-            replicate_calibrations=tuple(AffineCalibration(**one) for one in record["replicate_calibrations"]),
+            replicate_calibrations=tuple(link_from_json(one) for one in record["replicate_calibrations"]),
         )
 
 
 def out_of_fold(
     recipe: Recipe,
     table: FeatureTable,
-    y: Floats,
+    y: Learnable,
     folds: Sequence[Fold],
     *,
     weight: Floats | None = None,
     seed: int,
 ) -> Floats:
-    """Return (n,) log-odds, not calibrated, by models that have not seen the decision; NaN where no fold tests it."""
+    """Return (n,) scores, not calibrated, by models that have not seen the decision; NaN where no fold tests it."""
     return out_of_fold_log_odds(build_model(recipe, seed), table, y, folds, weight=weight)
 
 
 def fit_calibrated(
     recipe: Recipe,
     table: FeatureTable,
-    y: Floats,
+    y: Learnable,
     *,
     folds: Sequence[Fold],
     weight: Floats | None = None,
     replicates: int,
     seed: int,
+    asked: Asked | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibratedModel:
     """Return the recipe fitted on all decisions, calibrated out of fold, with replicates for its interval.
@@ -136,16 +153,19 @@ def fit_calibrated(
     because each costs a fit here and a pass through its trees at every answer.
 
     Args:
+        y: 0/1 with `weight`, or outcomes of any kind with weights of their own.
         folds: (train, test) positions; need not cover every decision.
+        asked: the horizons of a time to an event, or the leading level.
         progress: called with replicates done and replicates in all.
 
     Raises:
-        CohortError: an outcome that is neither 0 nor 1, or only one outcome.
+        CohortError: outcomes from which nothing can be learned.
     """
-    check_outcome(y)
-    model = build_model(recipe, seed).fit(table, y, weight=weight)
-    honest = out_of_fold(recipe, table, y, folds, weight=weight, seed=seed)
-    calibration = AffineCalibration.fit(honest, y, weight)
+    outcome, asked = as_outcome(y, weight), asked or Asked()
+    outcome.check()
+    model = build_model(recipe, seed).fit(table, outcome)
+    honest = out_of_fold(recipe, table, outcome, folds, seed=seed)
+    calibration = fit_link(honest, outcome, asked)
     learns_nothing = recipe.family in ("published", "cnn")
     keeps = learns_nothing or _has_network(recipe)
     count = min(replicates, MOST_TREE_REPLICATES) if _has_trees(recipe) else replicates
@@ -153,44 +173,28 @@ def fit_calibrated(
     patients = patient_numbers(table.decisions)
     rng = np.random.default_rng([seed, 20240])
     for number in range(count):
-        rows = _resample(patients, y, weight, rng)
-        own = None if weight is None else weight[rows]
-        copy = model if learns_nothing else model.refit(table.take(rows), y[rows], weight=own, seed=number + 1)
+        rows = _resample(patients, outcome, rng)
+        copy = model if learns_nothing else model.refit(table.take(rows), outcome.take(rows), seed=number + 1)
         copies.append(copy)
         if keeps:  # to what is kept, the patients that the resample left out are not new
-            calibrations.append(AffineCalibration.fit(honest[rows], y[rows], own))
+            calibrations.append(fit_link(honest[rows], outcome.take(rows), asked))
         else:
-            calibrations.append(_calibrated_on_the_rest(copy, rows, table, y, weight) or calibration)
+            calibrations.append(_calibrated_on_the_rest(copy, rows, table, outcome, asked) or calibration)
         if progress is not None:
             progress(number + 1, count)
     return CalibratedModel(recipe, model, calibration, tuple(copies), tuple(calibrations))
 
 
-def check_outcome(y: Floats) -> None:
-    """Return nothing if `y` is 0/1 with both outcomes."""
-    strange = int((~np.isin(y, (0.0, 1.0))).sum())
-    if strange:
-        raise CohortError(
-            f"{strange} of {len(y)} decisions have an outcome that is neither 0 nor 1. Leave decisions without a known "
-            "outcome out before fitting."
-        )
-    if not 0 < y.sum() < len(y):
-        raise CohortError(
-            f"all {len(y)} decisions have the same outcome, so nothing can be learned. Check the endpoint's rule in "
-            "the study, and which sites develop the model."
-        )
-
-
 def _calibrated_on_the_rest(
-    model: ReplicableModel, rows: NDArray[np.intp], table: FeatureTable, y: Floats, weight: Floats | None
-) -> AffineCalibration | None:
+    model: ReplicableModel, rows: NDArray[np.intp], table: FeatureTable, outcome: Outcome, asked: Asked
+) -> Link | None:
     """Return the calibration of a replicate on the decisions it has not seen; None if they have one outcome only."""
-    rest = np.setdiff1d(np.arange(len(y)), rows)
-    counted = rest if weight is None else rest[weight[rest] > 0]
-    if not 0 < y[counted].sum() < len(counted):
+    rest = np.setdiff1d(np.arange(len(outcome)), rows)
+    counted = rest[outcome.weight[rest] > 0]
+    held_back = outcome.take(counted)
+    if not len(counted) or not 0 < held_back.strata.sum() < len(counted):
         return None
-    w = None if weight is None else weight[counted]
-    return AffineCalibration.fit(model.log_odds(table.take(counted)), y[counted], w)
+    return fit_link(model.log_odds(table.take(counted)), held_back, asked)
 
 
 def _has_trees(recipe: Recipe) -> bool:
@@ -205,17 +209,15 @@ def _has_network(recipe: Recipe) -> bool:
     return any(_has_network(as_recipe(member)) for member in recipe.params["members"])
 
 
-def _resample(
-    patients: NDArray[np.intp], y: Floats, weight: Floats | None, rng: np.random.Generator
-) -> NDArray[np.intp]:
+def _resample(patients: NDArray[np.intp], outcome: Outcome, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return rows of patients drawn with replacement; drawn again where an outcome is missing from them."""
     order = np.argsort(patients, kind="stable")
     starts = np.searchsorted(patients[order], np.arange(patients.max() + 2))
-    counted = np.ones(len(y), dtype=bool) if weight is None else weight > 0
+    counted, strata = outcome.weight > 0, outcome.strata
     for _ in range(1000):
         drawn = rng.integers(0, len(starts) - 1, len(starts) - 1)
         rows = np.concatenate([order[starts[one] : starts[one + 1]] for one in drawn])
-        if 0 < y[rows][counted[rows]].sum() < counted[rows].sum():
+        if 0 < strata[rows][counted[rows]].sum() < counted[rows].sum():
             return rows
     raise CohortError(
         "1000 resamples of the patients in a row held one outcome only: one of the outcomes is too rare for an "

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from theracast_data.events.access import KEY
 from theracast_features.specs import FeatureTable
-from theracast_models.logodds import Floats, LogOddsModel
+from theracast_models.logodds import Floats, Learnable, LogOddsModel
+from theracast_models.outcomes import as_outcome
 
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -68,15 +69,16 @@ def stratified_folds(patients: NDArray[np.intp], y: Floats, *, folds: int, seed:
 
 
 def out_of_fold_log_odds(
-    model: LogOddsModel, table: FeatureTable, y: Floats, folds: Sequence[Fold], *, weight: Floats | None = None
+    model: LogOddsModel, table: FeatureTable, y: Learnable, folds: Sequence[Fold], *, weight: Floats | None = None
 ) -> Floats:
-    """Return (n,) log-odds by copies of an unfitted model that have not seen the decision.
+    """Return (n,) scores by copies of an unfitted model that have not seen the decision.
 
     The mean over folds where a decision is tested more than once; NaN where it never is.
     """
+    outcome = as_outcome(y, weight)
     total, count = np.zeros(len(table)), np.zeros(len(table))
     for train, test in folds:
-        fitted = deepcopy(model).fit(table.take(train), y[train], weight=None if weight is None else weight[train])
+        fitted = deepcopy(model).fit(table.take(train), outcome.take(train))
         total[test] += fitted.log_odds(table.take(test))
         count[test] += 1
     mean: Floats = np.divide(total, count, out=np.full(len(table), np.nan), where=count > 0)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.combat import Combat
-from theracast_models.logodds import Floats, Gaps, LoadModel, ReplicableModel
+from theracast_models.logodds import Floats, Gaps, Learnable, LoadModel, ReplicableModel
+from theracast_models.outcomes import as_outcome
 from theracast_models.preprocess import text_values, transformed, untransformed
 from theracast_models.sentences import gap_sentences
 
@@ -33,9 +34,9 @@ class Harmonised:
     def __init__(self, model: ReplicableModel) -> None:
         self.model = model
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
         """Learn the harmonisation, then the model, from n decisions; those of weight 0 do not count."""
-        counted = np.flatnonzero(weight > 0) if weight is not None else np.arange(len(table))
+        counted = np.flatnonzero(as_outcome(y, weight).weight > 0)
         learned = table.take(counted)
         self.combats_ = {
             batch: Combat.learn(_values(learned, names), _scanners(learned, batch), features=names)
@@ -70,7 +71,7 @@ class Harmonised:
             gap._replace(unharmonised=tuple(names)) for gap, names in zip(self.model.gaps(table), left, strict=True)
         ]
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy learned from other decisions; the harmonisation is kept."""
         return self._with(self.model.refit(self._moved(table), y, weight=weight, seed=seed))
 

@@ -1,4 +1,4 @@
-"""What every model family gives: log-odds that are a sum over features."""
+"""What every model family gives: a score that is a sum over features, the log-odds where the endpoint is yes or no."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from theracast_features.specs import FeatureTable
+from theracast_models.outcomes import Learnable
 
 Floats = NDArray[np.float64]
 
-__all__ = ["Floats", "Gaps", "LoadModel", "LogOddsModel", "ReplicableModel", "expit", "logit"]
+__all__ = ["Floats", "Gaps", "Learnable", "LoadModel", "LogOddsModel", "ReplicableModel", "expit", "logit"]
 
 
 class Gaps(NamedTuple):
@@ -42,12 +43,12 @@ class LogOddsModel(Protocol):
 
     family: ClassVar[str]
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
-        """Learn from n decisions; `y` (n,) is 0/1, `weight` (n,) non-negative."""
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
+        """Learn from n decisions; `y` (n,) is 0/1 with `weight` (n,) non-negative, or outcomes that have their weights."""
         ...
 
     def log_odds(self, table: FeatureTable) -> Floats:
-        """Return (n,) log-odds, not calibrated."""
+        """Return (n,) scores, not calibrated: log-odds, or what `outcomes.SCALES` names for the kind that was learned."""
         ...
 
     def contributions(self, table: FeatureTable) -> tuple[Floats, Floats]:
@@ -74,7 +75,7 @@ class ReplicableModel(LogOddsModel, Protocol):
     and learns coefficients or trees anew; so it is cheap, small, and sees the inputs exactly as the model does.
     """
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a replicate learned from other decisions; `seed` tells replicates apart."""
         ...
 

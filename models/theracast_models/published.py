@@ -11,7 +11,7 @@ import numpy as np
 
 from theracast_features.scores import PublishedScore, published_score, table_values
 from theracast_features.specs import FeatureTable
-from theracast_models.logodds import Floats, Gaps
+from theracast_models.logodds import Floats, Gaps, Learnable
 from theracast_models.sentences import gap_sentences
 
 
@@ -31,7 +31,7 @@ class Published:
         self.score = published_score(score) if isinstance(score, str) else score
         self.inputs = dict(inputs or {})
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
         """Check that the table has the inputs; nothing is learned."""
         self.contributions(table.take([]))
         return self
@@ -69,7 +69,7 @@ class Published:
             for row, there in zip(stands_in, known, strict=True)
         ]
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return the score itself."""
         return self
 

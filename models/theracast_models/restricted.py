@@ -13,7 +13,7 @@ import numpy as np
 from theracast_data.errors import CohortError
 from theracast_data.modality import Modality
 from theracast_features.specs import FeatureTable
-from theracast_models.logodds import Floats, Gaps, LoadModel, ReplicableModel
+from theracast_models.logodds import Floats, Gaps, Learnable, LoadModel, ReplicableModel
 from theracast_models.sentences import gap_sentences
 
 
@@ -26,7 +26,7 @@ class Restricted:
         self.model = model
         self.modality = modality
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
         """Learn from the features of the modality."""
         if self.modality not in table.modalities:
             raise CohortError(
@@ -55,7 +55,7 @@ class Restricted:
         """Return per decision what `handled` puts into sentences."""
         return self.model.gaps(table.of_modality(self.modality))
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy learned from other decisions."""
         return self._with(self.model.refit(table.of_modality(self.modality), y, weight=weight, seed=seed))
 

@@ -1,4 +1,4 @@
-"""Late fusion: a weighted sum of the members' log-odds, so that the explanation is the weighted sum of theirs."""
+"""Late fusion: a weighted sum of the members' scores, so that the explanation is the weighted sum of theirs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from theracast_features.specs import FeatureTable
 from theracast_models.folds import out_of_fold_log_odds, patient_folds
-from theracast_models.logodds import Floats, Gaps, LoadModel, ReplicableModel, expit, logit
+from theracast_models.logodds import Floats, Gaps, Learnable, LoadModel, ReplicableModel
+from theracast_models.outcomes import as_outcome
 from theracast_models.sentences import gap_sentences
 
 # Worth about one patient: members that agree share their weight evenly instead of by chance.
@@ -38,12 +39,13 @@ class Stack:
         self.folds = folds
         self.seed = seed
 
-    def fit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None) -> Self:
+    def fit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None) -> Self:
         """Learn weights and members from n decisions."""
-        folds = patient_folds(table, y, folds=self.folds, seed=self.seed)
-        columns = [out_of_fold_log_odds(member, table, y, folds, weight=weight) for member in self.members]
-        self.intercept_, self.weights_ = fusion_weights(np.column_stack(columns), y, weight=weight)
-        self.members_ = tuple(deepcopy(member).fit(table, y, weight=weight) for member in self.members)
+        outcome = as_outcome(y, weight)
+        folds = patient_folds(table, outcome.strata, folds=self.folds, seed=self.seed)
+        columns = [out_of_fold_log_odds(member, table, outcome, folds) for member in self.members]
+        self.intercept_, self.weights_ = fusion_weights(np.column_stack(columns), outcome)
+        self.members_ = tuple(deepcopy(member).fit(table, outcome) for member in self.members)
         return self
 
     def log_odds(self, table: FeatureTable) -> Floats:
@@ -74,7 +76,7 @@ class Stack:
             for rows in zip(*told, strict=True)
         ] or [Gaps((), ())] * len(table)
 
-    def refit(self, table: FeatureTable, y: Floats, *, weight: Floats | None = None, seed: int = 0) -> Self:
+    def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy with members learned from other decisions; the weights are kept."""
         members = [member.refit(table, y, weight=weight, seed=seed) for member in self.members_]
         return self._with(members)
@@ -127,28 +129,30 @@ class Stack:
         return other
 
 
-def fusion_weights(log_odds: Floats, y: Floats, *, weight: Floats | None = None) -> tuple[float, Floats]:
-    """Return intercept and non-negative weights (m,) of members' out-of-fold log-odds (n, m).
+def fusion_weights(scores: Floats, y: Learnable, *, weight: Floats | None = None) -> tuple[float, Floats]:
+    """Return intercept and non-negative weights (m,) of members' out-of-fold scores (n, m).
 
-    Logistic regression with the weights drawn slightly towards 1/m; exactly 1/m where no fold could be made.
+    Regression by the outcome's own likelihood with the weights drawn slightly towards 1/m; exactly 1/m where no fold could
+    be made.
     """
     from scipy.optimize import minimize
 
-    even = np.full(log_odds.shape[1], 1.0 / log_odds.shape[1])
-    known = np.isfinite(log_odds).all(axis=1)
-    if not 0 < y[known].sum() < known.sum():
+    even = np.full(scores.shape[1], 1.0 / scores.shape[1])
+    outcome = as_outcome(y, weight)
+    known = np.flatnonzero(np.isfinite(scores).all(axis=1))
+    s, outcome = scores[known], outcome.take(known)
+    if not len(known) or not 0 < outcome.strata.sum() < len(known):
         return 0.0, even
-    s, y = log_odds[known], y[known]
-    w = np.ones(len(y)) if weight is None else weight[known]
 
     def loss(point: Floats) -> tuple[float, Floats]:
         eta = point[0] + s @ point[1:]
-        residual = w * (expit(eta) - y)
-        value = np.sum(w * (np.logaddexp(0.0, eta) - y * eta)) + WEIGHT_PENALTY / 2 * np.sum((point[1:] - even) ** 2)
-        return float(value), np.concatenate([[residual.sum()], s.T @ residual + WEIGHT_PENALTY * (point[1:] - even)])
+        gradient, _ = outcome.slopes(eta)
+        value = outcome.loss(eta) + WEIGHT_PENALTY / 2 * np.sum((point[1:] - even) ** 2)
+        return float(value), np.concatenate([[gradient.sum()], s.T @ gradient + WEIGHT_PENALTY * (point[1:] - even)])
 
-    start = np.concatenate([[float(logit(np.average(y, weights=w))) - float(np.mean(s @ even))], even])
-    bounds = [(None, None)] + [(0.0, None)] * len(even)
+    intercept = outcome.start() - float(np.mean(s @ even)) if outcome.has_intercept else 0.0
+    start = np.concatenate([[intercept], even])
+    bounds = [(None, None) if outcome.has_intercept else (0.0, 0.0)] + [(0.0, None)] * len(even)
     found = minimize(
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "ftol": 1e-14, "gtol": 1e-9}
     )
