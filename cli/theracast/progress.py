@@ -62,10 +62,13 @@ class TrialProgress:
             print(f"theracast: {text}", file=sys.stderr)
 
     def expect(self, trials: int) -> None:
-        """Say how many trials there will be."""
-        self._total = trials
-        self._started = self._last = time.monotonic()
-        self._task = self._bar.add_task(self._name, total=trials)
+        """Say how many trials there will be, in addition to those that were said before."""
+        self._total += trials
+        if self._task is None:
+            self._started = self._last = time.monotonic()
+            self._task = self._bar.add_task(self._name, total=self._total)
+        else:
+            self._bar.update(self._task, total=self._total)
 
     def trial(self) -> None:
         """Count one trial."""

@@ -80,6 +80,17 @@ class TimeToEventEndpoint(_Endpoint, FollowUp):
     """Time to an event with right censoring."""
 
     kind: Literal["time_to_event"]
+    horizons: tuple[float, ...] = Field(
+        (),
+        description="In the unit of the times, e.g. [12, 24]: the probability of the event by then is told, and judged; the "
+        "first one leads. By default a year, half a year and two years, as far as patients were followed.",
+    )
+
+    @model_validator(mode="after")
+    def _check_horizons(self) -> TimeToEventEndpoint:
+        if any(horizon <= 0 for horizon in self.horizons) or len(set(self.horizons)) < len(self.horizons):
+            raise ValueError("`horizons` are times after the decision, each once")
+        return self
 
 
 class OrdinalEndpoint(_Endpoint):
@@ -88,6 +99,15 @@ class OrdinalEndpoint(_Endpoint):
     kind: Literal["ordinal"]
     column: str
     levels: tuple[Cell, ...] = Field(min_length=2, description="Cells from worst to best, e.g. [PD, SD, PR, CR].")
+    at_least: Cell | None = Field(
+        None, description="The chance of this level or a better one leads; by default that of the better half, e.g. PR."
+    )
+
+    @model_validator(mode="after")
+    def _check_at_least(self) -> OrdinalEndpoint:
+        if self.at_least is not None and self.at_least not in self.levels[1:]:
+            raise ValueError("`at_least` is one of the `levels` but the worst")
+        return self
 
 
 class ContinuousEndpoint(_Endpoint):
@@ -103,8 +123,7 @@ TableEndpoint = BinaryEndpoint | TimeToEventEndpoint | OrdinalEndpoint | Continu
 EventEndpoint = FirstEvent | BestResponse
 """From the events after a decision."""
 Endpoint = Annotated[TableEndpoint | EventEndpoint, Field(discriminator="kind")]
-TrainableEndpoint = BinaryEndpoint | FirstEvent | BestResponse
-"""May be yes or no: a first event if it has a horizon, a best response if it says which levels are positive."""
+EndpointKind = Literal["binary", "time_to_event", "ordinal", "continuous"]
 
 _ENDPOINT: TypeAdapter[Endpoint] = TypeAdapter(Endpoint)
 
@@ -114,13 +133,35 @@ def endpoint_from_json(record: object) -> Endpoint:
     return _ENDPOINT.validate_python(record)
 
 
+def kind_of(endpoint: Endpoint) -> EndpointKind:
+    """Return what is predicted: a first event with a horizon, or a best response with positive levels, is yes or no."""
+    return as_table_endpoint(endpoint).kind
+
+
 def is_binary(endpoint: Endpoint) -> bool:
     """Return whether the endpoint is yes or no."""
-    if isinstance(endpoint, FirstEvent):
-        return endpoint.horizon is not None
-    if isinstance(endpoint, BestResponse):
-        return endpoint.positive is not None
-    return isinstance(endpoint, BinaryEndpoint)
+    return kind_of(endpoint) == "binary"
+
+
+def horizon_days(endpoint: Endpoint) -> tuple[float, ...]:
+    """Return the horizons in days that a time to an event asks for; none for other endpoints."""
+    if isinstance(endpoint, TimeToEventEndpoint):
+        return tuple(horizon * DAYS_PER[endpoint.unit] for horizon in endpoint.horizons)
+    return endpoint.horizons_days if isinstance(endpoint, FirstEvent) else ()
+
+
+def level_names(endpoint: Endpoint) -> tuple[str, ...]:
+    """Return the ordered levels, worst first; none for other endpoints."""
+    table = as_table_endpoint(endpoint)
+    return tuple(map(str, table.levels)) if isinstance(table, OrdinalEndpoint) else ()
+
+
+def main_level(endpoint: Endpoint) -> int:
+    """Return the position of the level that the leading answer reaches: the chance of it or a better one is told first."""
+    table = as_table_endpoint(endpoint)
+    if not isinstance(table, OrdinalEndpoint):
+        return 1
+    return (len(table.levels) + 1) // 2 if table.at_least is None else table.levels.index(table.at_least)
 
 
 def event_endpoints(endpoints: Iterable[Endpoint]) -> list[EventEndpoint]:

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 from theracast_data.errors import ArtifactError
 from theracast_models.calibration import LARGEST_SLOPE, LEAST_SLOPE, AffineCalibration
-from theracast_models.outcomes import Binary, Continuous, Floats, Kind, Ordinal, Outcome, Survival, expit, logit
+from theracast_models.outcomes import Binary, Continuous, Floats, Kind, Ordinal, Outcome, Survival
 
 FARTHEST = 30.0
 """An offset beyond which a probability is 0 or 1 for every score."""
@@ -26,8 +27,16 @@ class Link(Protocol):
     """The calibration of a score, and the answers that follow from it."""
 
     kind: ClassVar[Kind]
-    intercept: float
-    slope: float
+
+    @property
+    def intercept(self) -> float:
+        """What is added to the scaled score."""
+        ...
+
+    @property
+    def slope(self) -> float:
+        """By which the score is scaled, above 0."""
+        ...
 
     @property
     def offsets(self) -> Floats:
@@ -82,15 +91,18 @@ class HazardLink:
 
     def inverse(self, value: Floats) -> Floats:
         """Return the probability of the event for a log cumulative hazard."""
-        return -np.expm1(-np.exp(np.minimum(value, FARTHEST)))
+        found: Floats = -np.expm1(-np.exp(np.minimum(value, FARTHEST)))
+        return found
 
     def scale_of(self, answer: Floats) -> Floats:
         """Return the log cumulative hazard of a probability."""
-        return np.log(-np.log1p(-answer))
+        found: Floats = np.log(-np.log1p(-answer))
+        return found
 
     def curve(self, linear: Floats) -> Floats:
         """Return (n, grid) probabilities of the event by each day of the grid."""
-        return -np.expm1(-np.exp(np.minimum(linear, FARTHEST))[:, None] * np.array(self.grid_hazards))
+        found: Floats = -np.expm1(-np.exp(np.minimum(linear, FARTHEST))[:, None] * np.array(self.grid_hazards))
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return the link as plain JSON values."""
@@ -271,7 +283,7 @@ def _hazard_link(
     hazards = outcome.cumulative_hazard(linear, np.array(horizons))
     # Up to where ten are still followed: beyond, a curve would tell of single patients.
     followed = np.sort(outcome.time)[::-1]
-    last = max(float(followed[min(10, len(followed)) - 1]), max(horizons))
+    last = max(float(followed[min(10, len(followed)) - 1]), *horizons)
     grid = np.linspace(0.0, last, GRID + 1)
     return HazardLink(
         intercept,

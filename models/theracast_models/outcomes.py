@@ -157,7 +157,7 @@ class Survival:
     @property
     def amount(self) -> float:
         """The weight of the events."""
-        return float(max(self.weight @ self.event, 1e-12))
+        return max(float(self.weight @ self.event), 1e-12)
 
     def __len__(self) -> int:
         return len(self.time)
@@ -335,7 +335,7 @@ class Ordinal:
     def _dense_thresholds(self, score: Floats) -> Floats:
         """Return the thresholds between the levels that occur."""
         weights = np.bincount(self._place, self.weight, len(self._present))
-        theta = -logit(np.cumsum(weights[::-1])[::-1][1:] / weights.sum())
+        theta: Floats = -logit(np.cumsum(weights[::-1])[::-1][1:] / weights.sum())
         theta += float(np.average(score, weights=self.weight)) if len(score) else 0.0
         value = self._loss(score, theta)
         for _ in range(100):
@@ -367,19 +367,19 @@ class Ordinal:
         return float(-(self.weight @ np.log(np.maximum(above - below, 1e-300))))
 
 
-def _threshold_slopes(
-    above: Floats, below: Floats, place: Rows, weight: Floats, levels: int
-) -> tuple[Floats, Floats]:
+def _threshold_slopes(above: Floats, below: Floats, place: Rows, weight: Floats, levels: int) -> tuple[Floats, Floats]:
     """Return gradient and Hessian of the negative log-likelihood over the thresholds."""
     p = np.maximum(above - below, 1e-300)
     u, v = above * (1 - above), below * (1 - below)
     size = levels + 1  # thresholds 0 and `levels` are infinite and drop out
-    gradient = np.bincount(place, weight * u / p, size) - np.bincount(place + 1, weight * v / p, size)
+    gradient: Floats = np.bincount(place, weight * u / p, size).astype(np.float64) - np.bincount(
+        place + 1, weight * v / p, size
+    )
     own = weight * ((u / p) ** 2 - u * (1 - 2 * above) / p)
     next_one = weight * ((v / p) ** 2 + v * (1 - 2 * below) / p)
     diagonal = np.bincount(place, own, size) + np.bincount(place + 1, next_one, size)
     beside = -np.bincount(place, weight * u * v / p**2, size)
-    hessian = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
+    hessian: Floats = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
     return gradient[1:-1], hessian[1:-1, 1:-1]
 
 

@@ -1,8 +1,9 @@
-"""The answer of a model: calibrated probabilities with interval, exact explanation and warnings."""
+"""The answer of a model: calibrated estimates with interval, exact explanation and warnings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,58 +11,170 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
+from theracast_models.outcomes import SCALES, Kind
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """n answered decisions. `logit(probability) = base + contributions.sum(axis=1)`, checked before it is handed out.
+class Asking:
+    """One of the K answers of an endpoint: its name, and the horizon (days) or the level of which it is the probability."""
+
+    name: str
+    horizon: float | None = None
+    level: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the name with what is not None."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answers of n decisions for one endpoint. On its scale the leading one is `base + contributions.sum(axis=1)`.
 
     Attributes:
-        model: name of the model that answered, as `models:/NAME/VERSION` or the folder's identity.
-        subject_id: n identifiers.
-        probability: (n,) calibrated probability of the positive endpoint.
-        low, high: (n,) 95 % interval of `probability`.
-        base: (n,) log-odds of the calibrated model before any feature speaks.
-        contributions: (n, n_features) exact SHAP values in calibrated log-odds, by feature name.
+        endpoint: name.
+        label: what the tumour board reads.
+        kind: of the endpoint; the scale follows from it: log-odds, log cumulative hazard, or the number.
+        asked: K, the leading one first.
+        estimates, low, high: (n, K) calibrated probabilities (of yes; of the event by a horizon; of a level or a better one)
+            or numbers, with 95 % intervals.
+        base: (n,) the leading answer on its scale before any feature speaks.
+        contributions: (n, n_features) exact SHAP values on that scale, by feature name.
         modalities: (n, n_modalities) the same, summed by modality.
-        missing: n lists of feature names that were not measured (indicators not among them).
-        warnings: n lists of sentences.
-        features: the feature values that were scored, for display.
+        more: n records of what else is said of this endpoint: conformal sets, similar patients, validated performance.
+        unit: of a number.
     """
 
-    model: str
-    subject_id: list[str]
-    probability: Floats
+    endpoint: str
+    label: str
+    kind: Kind
+    asked: tuple[Asking, ...]
+    estimates: Floats
     low: Floats
     high: Floats
     base: Floats
     contributions: pd.DataFrame
     modalities: pd.DataFrame
+    more: Sequence[dict[str, Any]] = ()
+    unit: str | None = None
+
+    @property
+    def estimate(self) -> Floats:
+        """(n,) the leading answer."""
+        return self.estimates[:, 0]
+
+    @property
+    def estimate_name(self) -> str:
+        """`probability`, or `value` of a number."""
+        return "value" if self.kind == "continuous" else "probability"
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one JSON-ready record per decision."""
+        contributions = self.contributions.to_dict("records")
+        modalities = self.modalities.to_dict("records")
+        more = self.more or [{}] * len(self.base)
+        return [
+            {
+                self.estimate_name: float(self.estimates[row, 0]),
+                "low": float(self.low[row, 0]),
+                "high": float(self.high[row, 0]),
+                "base": float(self.base[row]),
+                "contributions": contributions[row],
+                "modalities": modalities[row],
+            }
+            | self._beyond_yes_or_no(row)
+            | more[row]
+            for row in range(len(self.base))
+        ]
+
+    def _beyond_yes_or_no(self, row: int) -> dict[str, Any]:
+        if self.kind == "binary":
+            return {}
+        told = [
+            asking.to_json()
+            | {
+                self.estimate_name: float(self.estimates[row, place]),
+                "low": float(self.low[row, place]),
+                "high": float(self.high[row, place]),
+            }
+            for place, asking in enumerate(self.asked)
+        ]
+        return {"kind": self.kind, "scale": SCALES[self.kind], "answers": told} | (
+            {} if self.unit is None else {"unit": self.unit}
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """n answered decisions. What each answer adds up to is checked before it is handed out.
+
+    Attributes:
+        model: name of the model that answered, as `models:/NAME/VERSION` or the folder's identity.
+        subject_id: n identifiers.
+        answer: of the primary endpoint.
+        missing: n lists of feature names that were not measured (indicators not among them).
+        warnings: n lists of sentences.
+        features: the feature values that were scored, for display.
+        further: answers of the other endpoints.
+    """
+
+    model: str
+    subject_id: list[str]
+    answer: Answer
     missing: list[list[str]]
     warnings: list[list[str]]
     features: FeatureTable
+    further: tuple[Answer, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.subject_id)
 
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """The primary answer and the others."""
+        return (self.answer, *self.further)
+
+    @property
+    def probability(self) -> Floats:
+        """(n,) leading answer of the primary endpoint: a calibrated probability, or the number."""
+        return self.answer.estimate
+
+    @property
+    def low(self) -> Floats:
+        """(n,) lower end of its 95 % interval."""
+        return self.answer.low[:, 0]
+
+    @property
+    def high(self) -> Floats:
+        """(n,) upper end of its 95 % interval."""
+        return self.answer.high[:, 0]
+
+    @property
+    def base(self) -> Floats:
+        """(n,) the primary answer on its scale before any feature speaks."""
+        return self.answer.base
+
+    @property
+    def contributions(self) -> pd.DataFrame:
+        """(n, n_features) exact SHAP values of the primary answer."""
+        return self.answer.contributions
+
+    @property
+    def modalities(self) -> pd.DataFrame:
+        """(n, n_modalities) the same, summed by modality."""
+        return self.answer.modalities
+
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-ready record per decision: the contract of `score --json`, REST and the MLflow model."""
-        contributions = self.contributions.to_dict("records")
-        modalities = self.modalities.to_dict("records")
+        answers = self.answer.rows()
+        further = {answer.endpoint: answer.rows() for answer in self.further}
         return [
-            {
-                "subject_id": self.subject_id[row],
-                "probability": float(self.probability[row]),
-                "low": float(self.low[row]),
-                "high": float(self.high[row]),
-                "base": float(self.base[row]),
-                "contributions": contributions[row],
-                "modalities": modalities[row],
-                "missing": self.missing[row],
-                "warnings": self.warnings[row],
-            }
+            {"subject_id": self.subject_id[row]}
+            | answers[row]
+            | {"missing": self.missing[row], "warnings": self.warnings[row]}
+            | ({"endpoints": {name: rows[row] for name, rows in further.items()}} if further else {})
             for row in range(len(self))
         ]
 

@@ -1,19 +1,19 @@
-"""The one artefact: from raw inputs to a calibrated probability with interval, exact explanation and warnings."""
+"""The one artefact: from raw inputs to calibrated answers with interval, exact explanation and warnings."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import TrainableEndpoint, endpoint_from_json, is_binary
+from theracast_data.endpoints import Endpoint, endpoint_from_json
 from theracast_data.errors import ArtifactError
 from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame
@@ -24,11 +24,11 @@ from theracast_models.artefact import audit_artefact, write_artefact
 from theracast_models.caution import warnings_of
 from theracast_models.examples import invented_rows, raw_columns
 from theracast_models.fitting import CalibratedModel
-from theracast_models.logodds import Floats, expit
+from theracast_models.head import Head
+from theracast_models.logodds import Floats
 from theracast_models.prediction import Prediction
 from theracast_models.reference import Reference
 
-ADDITIVITY = 1e-6
 UNSAVED = "not saved"
 
 
@@ -40,25 +40,37 @@ class ResponseModel:
         card: who made it, when, from what, for which question.
         inputs: how raw columns become values.
         section: which values become features.
-        endpoint: what is predicted.
+        endpoint: what is predicted first.
         catalogue: the features, in order.
         calibrated: the model of the features.
         reference: what the development patients were like.
         evaluations: performance, `{"cv": {...}, "external": {site: {...}}, "baselines": ..., "single_modality": ...}`.
         examples: invented patients, `{"row": raw cells, "answer": record of Prediction.rows()}`.
+        further: the other endpoints that it answers.
         identity: name under which it answers: its digest, or the name in a registry.
     """
 
     card: dict[str, Any]
     inputs: Inputs
     section: FeatureSection
-    endpoint: TrainableEndpoint
+    endpoint: Endpoint
     catalogue: tuple[FeatureSpec, ...]
     calibrated: CalibratedModel
     reference: Reference
     evaluations: dict[str, Any] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
+    further: tuple[Head, ...] = ()
     identity: str = UNSAVED
+
+    @property
+    def head(self) -> Head:
+        """The primary endpoint."""
+        return Head(self.endpoint, self.calibrated, self.reference, self.evaluations)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """All endpoints, the primary one first."""
+        return (self.head, *self.further)
 
     @classmethod
     def build(
@@ -67,18 +79,21 @@ class ResponseModel:
         card: dict[str, Any],
         inputs: Inputs,
         section: FeatureSection,
-        endpoint: TrainableEndpoint,
+        endpoint: Endpoint,
         calibrated: CalibratedModel,
         table: FeatureTable,
         y: Floats,
         weight: Floats | None = None,
         evaluations: dict[str, Any] | None = None,
+        further: Sequence[Head] = (),
     ) -> ResponseModel:
         """Return the whole model around a fitted one: with reference, examples, and the identity it will have saved.
 
         Args:
             section: resolved (`missing_indicators` by name).
-            table, y, weight: the development decisions; only an aggregate of them stays.
+            table, y, weight: the development decisions with what happened, 0/1 at the leading horizon or level; only an
+                aggregate of them stays.
+            further: the other endpoints.
         """
         model = cls(
             card=_plain(card),
@@ -89,6 +104,7 @@ class ResponseModel:
             calibrated=calibrated,
             reference=Reference.learn(table, y, weight=weight),
             evaluations=_plain(evaluations or {}),
+            further=tuple(replace(head, evaluations=_plain(head.evaluations)) for head in further),
         )
         rows = invented_rows(model.inputs, model.catalogue, model.reference)
         answers = model.predict(pd.DataFrame(rows)).rows()
@@ -128,22 +144,12 @@ class ResponseModel:
         """
         table = build_features(cohort, self.section)
         self._check_features(table)
-        base, phi = self.calibrated.explain(table)
-        log_odds = self.calibrated.log_odds(table)
-        _check_sum(base, phi, log_odds)
-        low, high = self.calibrated.interval_around(log_odds, table)
-        names = [spec.name for spec in self.catalogue]
-        modalities = np.array([spec.modality for spec in self.catalogue])
-        by_modality = {str(one): phi[:, modalities == one].sum(axis=1) for one in table.modalities}
+        answer, *further = (head.answer(table, self.catalogue) for head in self.heads)
         return Prediction(
             model=self.identity,
             subject_id=[str(one) for one in table.decisions["subject_id"]],
-            probability=expit(log_odds),
-            low=low,
-            high=high,
-            base=base,
-            contributions=pd.DataFrame(phi, columns=names),
-            modalities=pd.DataFrame(by_modality, index=range(len(table))),
+            answer=answer,
+            further=tuple(further),
             missing=_missing(table),
             warnings=warnings_of(
                 cohort,
@@ -188,7 +194,7 @@ class ResponseModel:
             "endpoint": self.endpoint.model_dump(mode="json"),
             "section": self.section.model_dump(mode="json"),
             "catalogue": [spec.to_json() for spec in self.catalogue],
-        }
+        } | ({"further": len(self.further)} if self.further else {})
         for name, record in {
             "model.json": about,
             "inputs.json": inputs_to_json(self.inputs),
@@ -199,6 +205,8 @@ class ResponseModel:
             text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
         self.calibrated.save(folder / "estimator")
+        for number, head in enumerate(self.further):
+            _write_head(folder / "further" / str(number), head)
 
     def _check_features(self, table: FeatureTable) -> None:
         found, expected = [spec.name for spec in table.catalogue], [spec.name for spec in self.catalogue]
@@ -243,30 +251,40 @@ def _read(folder: Path, *, identity: str) -> ResponseModel:
         card=about["card"],
         inputs=inputs_from_json(inputs),
         section=FeatureSection.model_validate(about["section"]),
-        endpoint=_trainable(about["endpoint"]),
+        endpoint=endpoint_from_json(about["endpoint"]),
         catalogue=tuple(FeatureSpec.from_json(one) for one in about["catalogue"]),
         calibrated=CalibratedModel.load(folder / "estimator"),
         reference=Reference.from_json(reference),
         evaluations=evaluations,
         examples=examples,
+        further=tuple(_read_head(folder / "further" / str(number)) for number in range(about.get("further", 0))),
         identity=identity,
     )
 
 
-def _trainable(record: Mapping[str, Any]) -> TrainableEndpoint:
-    endpoint = endpoint_from_json(record)
-    if not is_binary(endpoint):
-        raise ValueError(f"an endpoint of kind {endpoint.kind} is not yes or no")
-    return cast("TrainableEndpoint", endpoint)
+def _write_head(folder: Path, head: Head) -> None:
+    folder.mkdir(parents=True)
+    for name, record in {
+        "endpoint.json": head.endpoint.model_dump(mode="json"),
+        "reference.json": head.reference.to_json(),
+        "evaluations.json": head.evaluations,
+    }.items():
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    head.calibrated.save(folder / "estimator")
 
 
-def _check_sum(base: Floats, phi: Floats, log_odds: Floats) -> None:
-    gap = float(np.abs(base + phi.sum(axis=1) - log_odds).max(initial=0.0))
-    if not gap < ADDITIVITY:
-        raise ArtifactError(
-            f"an explanation does not add up to its probability (off by {gap:.1e} in log-odds; {ADDITIVITY:.0e} is "
-            "allowed). The model must not be used; report it with the model's identity and the versions installed."
-        )
+def _read_head(folder: Path) -> Head:
+    endpoint, reference, evaluations = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("endpoint", "reference", "evaluations")
+    )
+    return Head(
+        endpoint_from_json(endpoint),
+        CalibratedModel.load(folder / "estimator"),
+        Reference.from_json(reference),
+        evaluations,
+    )
 
 
 def _missing(table: FeatureTable) -> list[list[str]]:

@@ -50,7 +50,7 @@ class PathResult:
         path: name of the door.
         patients: how many it answered.
         max_difference: largest difference of any number from the reference, None where nothing could be compared.
-        max_additivity: largest `|logit(p) - base - sum of contributions|`.
+        max_additivity: largest `|answer on its scale - base - sum of contributions|`.
         seconds: duration, starting the door included.
         ok: agrees and adds up; None where the door does not exist for this model.
         note: what went wrong, or why it does not apply.
@@ -145,8 +145,9 @@ def largest_difference(found: Sequence[Mapping[str, Any]], expected: Sequence[Ma
         for key in ("missing", "warnings"):
             if list(one.get(key, ())) != list(other.get(key, ())):
                 return math.inf
-        for key in ("probability", "low", "high", "base"):
+        for key in ("probability", "value", "low", "high", "base"):
             largest = max(largest, _apart(one.get(key), other.get(key)))
+        largest = max(largest, _further_difference(one, other))
         for key in ("contributions", "modalities"):
             mine, theirs = one.get(key) or {}, other.get(key) or {}
             if set(mine) != set(theirs):
@@ -155,18 +156,40 @@ def largest_difference(found: Sequence[Mapping[str, Any]], expected: Sequence[Ma
     return largest
 
 
+def _further_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Return the largest difference in the other horizons or levels, and in the other endpoints."""
+    mine, theirs = (record.get("endpoints") or {} for record in (one, other))
+    told, heard = (record.get("answers") or [] for record in (one, other))
+    if set(mine) != set(theirs) or len(told) != len(heard):
+        return math.inf
+    parts = [(mine[name], theirs[name]) for name in mine] + list(zip(told, heard, strict=True))
+    return max((largest_difference([first], [second]) for first, second in parts), default=0.0)
+
+
 def additivity_error(answers: Sequence[Mapping[str, Any]]) -> float:
-    """Return the largest `|logit(p) - base - sum of contributions|`, over features and over modalities."""
+    """Return the largest `|answer on its scale - base - sum of contributions|`, over features, modalities and endpoints."""
     largest = 0.0
     for answer in answers:
-        probability = float(answer["probability"])
-        if not 0 < probability < 1:
+        told = _on_its_scale(answer)
+        if told is None:
             return math.inf
-        log_odds = math.log(probability) - math.log1p(-probability)
         for key in ("contributions", "modalities"):
-            error = abs(log_odds - float(answer["base"]) - math.fsum(answer[key].values()))
+            error = abs(told - float(answer["base"]) - math.fsum(answer[key].values()))
             largest = max(largest, error if math.isfinite(error) else math.inf)
+        largest = max(largest, additivity_error(list((answer.get("endpoints") or {}).values())))
     return largest
+
+
+def _on_its_scale(answer: Mapping[str, Any]) -> float | None:
+    """Return the leading answer as log-odds, log cumulative hazard or number; None for a probability of 0 or 1."""
+    if "value" in answer:
+        return float(answer["value"])
+    probability = float(answer["probability"])
+    if not 0 < probability < 1:
+        return None
+    if answer.get("kind") == "time_to_event":
+        return math.log(-math.log1p(-probability))
+    return math.log(probability) - math.log1p(-probability)
 
 
 def _apart(one: Any, other: Any) -> float:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy.special import logit
 
-from theracast_data.endpoints import TrainableEndpoint, endpoint_from_json
+from theracast_data.endpoints import Endpoint, endpoint_from_json
 from theracast_data.errors import ArtifactError
 from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame
@@ -215,7 +215,7 @@ def decided() -> ResponseModel:
         card={"name": "decided", "created": "2026-01-02T03:04:05"},
         inputs=inputs,
         section=section,
-        endpoint=cast("TrainableEndpoint", endpoint),
+        endpoint=cast("Endpoint", endpoint),
         calibrated=fit_calibrated(recipe, table, y, folds=folds, replicates=10, seed=3),
         table=table,
         y=y,

@@ -17,9 +17,10 @@ import pytest
 
 from theracast_data.errors import TheracastError
 from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_models.outcomes import Binary
 from theracast_training import journal as journals
 from theracast_training.develop import choose
-from theracast_training.search import FamilySearch, Recipe, cut_folds, log_loss, tune
+from theracast_training.search import FamilySearch, Recipe, cut_folds, mean_loss, tune
 from theracast_training.splits import make_folds
 from theracast_training.target import Target
 
@@ -92,7 +93,8 @@ def test_sigkill_loses_no_finished_trial(tmp_path: Path) -> None:
             import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
             from pathlib import Path
             from test_search import _folds
-            from theracast_training.search import tune
+            from theracast_models.outcomes import Binary
+from theracast_training.search import tune
             tune("elasticnet", _folds(), trials=40, seed=5, journal=Path({str(tmp_path / "k.journal")!r}),
                  on_trial=lambda: print("trial", flush=True))
             """
@@ -119,12 +121,12 @@ def test_sigkill_loses_no_finished_trial(tmp_path: Path) -> None:
     assert [t["loss"] for t in resumed.trials] == [t["loss"] for t in whole.trials]
 
 
-def test_log_loss_equals_the_formula() -> None:
+def test_the_loss_of_yes_or_no_is_the_weighted_log_loss() -> None:
     y = np.array([1.0, 0.0, 1.0])
     p = np.array([0.9, 0.2, 0.6])
     w = np.array([1.0, 2.0, 1.0])
     expected = -np.average(np.where(y == 1, np.log(p), np.log(1 - p)), weights=w)
-    assert log_loss(y, np.log(p / (1 - p)), w) == pytest.approx(expected)
+    assert mean_loss(Binary(y, w), np.log(p / (1 - p))) == pytest.approx(expected)
 
 
 def _search(family: str, losses: list[float]) -> FamilySearch:

@@ -13,11 +13,12 @@ from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
-from theracast_training.develop import TaskResult
+from theracast_training.develop import Judgement, TaskResult
 from theracast_training.evaluation import compare_paired, evaluate_binary
 from theracast_training.prepare import Prepared
 from theracast_training.splits import Folds
 from theracast_training.study import BaselineSection
+from theracast_training.target import Target
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -25,10 +26,31 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Judged:
-    """Probabilities for the decisions of one site (or, as `cv`, of nested cross-validation), with what came of them."""
+    """Answers for the decisions of one site (or, as `cv`, of nested cross-validation).
+
+    Attributes:
+        rows: positions of the decisions.
+        probability: (n,) the leading answer.
+        linear: (n,) the score behind it, where it is known; ranks times to an event.
+        answers: (n, K) all answers; the leading one first.
+    """
 
     rows: Rows
     probability: Floats
+    linear: Floats | None = None
+    answers: Floats | None = None
+
+    @classmethod
+    def of(cls, rows: Rows, judgement: Judgement) -> Judged:
+        """Return the answers of a model for these decisions."""
+        return cls(rows, judgement.answers[:, 0], judgement.linear, judgement.answers)
+
+    def take(self, kept: NDArray[Any]) -> Judged:
+        """Return the answers for some of the decisions, by position or mask."""
+        linear = None if self.linear is None else self.linear[kept]
+        return Judged(
+            self.rows[kept], self.probability[kept], linear, None if self.answers is None else self.answers[kept]
+        )
 
 
 @dataclass(frozen=True)
@@ -90,13 +112,13 @@ def part_rival(
     fitted = fit_calibrated(
         result.choice.recipe,
         learn,
-        target.y,
+        target.outcome(),
         folds=result.folds,
-        weight=target.weight(),
         replicates=0,
         seed=prepared.study.search.seed,
+        asked=target.asked,
     )
-    judged = {site: Judged(rows, fitted.probability(table.take(rows))) for site, rows in prepared.external.items()}
+    judged = {site: Judged.of(rows, Judgement.by(fitted, table.take(rows))) for site, rows in prepared.external.items()}
     if nested is not None:
         judged["cv"] = nested
     return Rival(name, kind, calibrated=True, judged=judged)
@@ -108,18 +130,45 @@ def evaluate_rival(rival: Rival, prepared: Prepared) -> dict[str, dict[str, Any]
 
 
 def evaluate_judged(judged: Judged, prepared: Prepared) -> dict[str, Any]:
-    """Return the performance of probabilities on known decisions, with the study's thresholds and bootstrap."""
-    target = prepared.target.take(judged.rows)
+    """Return the performance of answers on known decisions, with the study's thresholds and bootstrap."""
     report = prepared.study.report
-    return evaluate_binary(
-        target.y,
-        judged.probability,
-        weight=target.weight(),
+    return evaluate_target(
+        prepared.target.take(judged.rows),
+        judged,
         thresholds=report.thresholds,
         group=prepared.patients(judged.rows),
         bootstrap=report.bootstrap,
         seed=prepared.study.search.seed,
     )
+
+
+def evaluate_target(
+    target: Target,
+    judged: Judged,
+    *,
+    reference: Target | None = None,
+    thresholds: Sequence[float],
+    group: Rows,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the performance of answers against what happened, by the kind of endpoint.
+
+    Times to an event and ordered levels are judged by their leading answer as yes or no is (censored decisions by the
+    inverse probability of censoring), and beside that as what they are.
+    """
+    figures: dict[str, Any] = {}
+    if target.kind != "continuous":
+        figures = evaluate_binary(
+            target.y,
+            judged.probability,
+            weight=target.weight(reference),
+            thresholds=thresholds,
+            group=group,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    return figures
 
 
 def evaluate_by_day(own: Mapping[str, Judged], prepared: Prepared) -> dict[str, dict[str, Any]]:
@@ -134,7 +183,7 @@ def evaluate_by_day(own: Mapping[str, Judged], prepared: Prepared) -> dict[str, 
     for site, judged in own.items():
         at = days[judged.rows]
         for day in np.unique(at[np.isfinite(at)]):
-            part = Judged(judged.rows[at == day], judged.probability[at == day])
+            part = judged.take(at == day)
             if len(np.unique(prepared.target.y[part.rows])) == 2:
                 found.setdefault(site, {})[f"{day:g}"] = evaluate_judged(part, prepared)
     return found

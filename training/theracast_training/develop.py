@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
-from theracast_models.fitting import Recipe, fit_calibrated, out_of_fold
+from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
+from theracast_models.links import answers
 from theracast_models.stack import fusion_weights
-from theracast_training.search import FamilySearch, FoldData, cut_folds, log_loss, trials_of, tune
+from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
 from theracast_training.study import SearchSection, ValidationSection
 from theracast_training.target import Target
@@ -68,14 +69,33 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What a model answers for n decisions that it has not seen.
+
+    Attributes:
+        answers: (n, K) calibrated, the leading one first; see `links`.
+        linear: (n,) the score behind them.
+    """
+
+    answers: Floats
+    linear: Floats
+
+    @classmethod
+    def by(cls, fitted: CalibratedModel, table: FeatureTable) -> Judgement:
+        """Return the answers of a fitted model."""
+        linear = fitted.log_odds(table)
+        return cls(answers(fitted.calibration, linear), linear)
+
+
+@dataclass(frozen=True)
 class TaskResult:
-    """The choice of one task, its inner folds, and the outer predictions if it had any."""
+    """The choice of one task, its inner folds, and what it answered for its outer decisions if it had any."""
 
     key: str
     choice: Choice
     folds: Folds
     judged: Rows
-    probability: Floats
+    judgement: Judgement | None
 
 
 def searched_families(families: Sequence[str]) -> list[str]:
@@ -85,10 +105,10 @@ def searched_families(families: Sequence[str]) -> list[str]:
 
 
 def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskResult:
-    """Return the recipe chosen on the task's learning rows, and the calibrated probabilities of its judged rows."""
+    """Return the recipe chosen on the task's learning rows, and its calibrated answers for its judged rows."""
     table, target = task.table.take(task.learn), task.target.take(task.learn)
     scheme = task.validation.scheme
-    folds = make_folds(table.decisions, target.y, by=scheme.by, folds=scheme.inner, seed=task.seed)
+    folds = make_folds(table.decisions, target.strata, by=scheme.by, folds=scheme.inner, seed=task.seed)
     data = cut_folds(table, target, folds)
     searches = {
         family: tune(
@@ -107,14 +127,13 @@ def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskRes
         {family: searches[family] for family in searches if family in task.families},
         one_standard_error=task.search.one_standard_error,
     )
-    probability = np.array([])
+    judgement = None
     if len(task.judged):
-        weight = target.weight()
         fitted = fit_calibrated(
-            choice.recipe, table, target.y, folds=folds, weight=weight, replicates=0, seed=task.seed
+            choice.recipe, table, target.outcome(), folds=folds, replicates=0, seed=task.seed, asked=target.asked
         )
-        probability = fitted.probability(task.table.take(task.judged))
-    return TaskResult(task.key, choice, folds, task.judged, probability)
+        judgement = Judgement.by(fitted, task.table.take(task.judged))
+    return TaskResult(task.key, choice, folds, task.judged, judgement)
 
 
 def search_stack(
@@ -128,16 +147,14 @@ def search_stack(
 ) -> FamilySearch:
     """Return the stack of the best recipes; each fold is judged with weights learned on the other folds."""
     members = [search.recipe for search in searches.values()]
-    weight = target.weight()
-    columns = np.column_stack(
-        [out_of_fold(member, table, target.y, folds, weight=weight, seed=seed) for member in members]
-    )
+    outcome = target.outcome()
+    columns = np.column_stack([out_of_fold(member, table, outcome, folds, seed=seed) for member in members])
     tested = [test for _, test in folds]
     losses = []
     for number, (test, fold) in enumerate(zip(tested, data, strict=True)):
         others = np.concatenate([rows for place, rows in enumerate(tested) if place != number])
-        intercept, weights = fusion_weights(columns[others], target.y[others], weight=weight[others])
-        losses.append(log_loss(fold.y_test, intercept + columns[test] @ weights, fold.w_test))
+        intercept, weights = fusion_weights(columns[others], outcome.take(others))
+        losses.append(mean_loss(fold.judged, intercept + columns[test] @ weights))
     recipe = Recipe("stack", {"members": [member.to_json() for member in members]})
     return FamilySearch(recipe, tuple(losses))
 
@@ -153,11 +170,9 @@ def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool) -> Ch
     if one_standard_error:
         simplest = next(family for family in SIMPLICITY if family in searches and searches[family].loss <= limit)
         if simplest != best:
-            reason = (
-                f"simplest family within one standard error of {best} (limit {limit:.4f}); inner log loss: {losses}"
-            )
+            reason = f"simplest family within one standard error of {best} (limit {limit:.4f}); inner loss: {losses}"
             return Choice(simplest, reason, searches)
-    return Choice(best, f"least inner log loss: {losses}", searches)
+    return Choice(best, f"least inner loss: {losses}", searches)
 
 
 def nested_tasks(final: Task) -> list[Task]:
@@ -168,7 +183,7 @@ def nested_tasks(final: Task) -> list[Task]:
     tasks = []
     for repeat in range(scheme.repeats):
         seed = final.seed + 1000 * (repeat + 1)
-        outer = make_folds(final.table.decisions, final.target.y, by=scheme.by, folds=scheme.outer, seed=seed)
+        outer = make_folds(final.table.decisions, final.target.strata, by=scheme.by, folds=scheme.outer, seed=seed)
         tasks += [
             replace(final, key=f"{final.key}.outer{repeat}-{number}", learn=train, judged=test, seed=seed + number + 1)
             for number, (train, test) in enumerate(outer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from theracast_data.modality import Modality
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, fit_calibrated
 from theracast_training.comparisons import Judged, Rival, baseline_rival, part_rival
-from theracast_training.develop import Task, TaskResult, nested_tasks
+from theracast_training.develop import Judgement, Task, TaskResult, nested_tasks
 from theracast_training.prepare import Prepared, search_key
 from theracast_training.workers import run_tasks
 
@@ -62,11 +62,15 @@ class Developed:
     outer: list[TaskResult]
 
 
-def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
-    """Tune in nested cross-validation and on all development decisions, and fit what was chosen."""
+def develop(prepared: Prepared, *, jobs: int, progress: Progress, rivals: bool = True) -> Developed:
+    """Tune in nested cross-validation and on all development decisions, and fit what was chosen.
+
+    Args:
+        rivals: develop single modalities, all but one of them, and published scores for comparison too.
+    """
     final = final_task(prepared)
     outer = nested_tasks(final)
-    parts = part_tasks(prepared, final)
+    parts = part_tasks(prepared, final) if rivals else []
     tasks = [final, *outer, *(task for part in parts for task in part.tasks)]
     progress.expect(sum(task.expected_trials for task in tasks))
     progress.step("tuning")
@@ -76,22 +80,24 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
     fitted = fit_calibrated(
         chosen.choice.recipe,
         final.table,
-        final.target.y,
+        final.target.outcome(),
         folds=chosen.folds,
-        weight=final.target.weight(),
         replicates=prepared.study.search.replicates,
         seed=final.seed,
+        asked=final.target.asked,
     )
     own = {
-        site: Judged(rows, fitted.probability(prepared.table.take(rows))) for site, rows in prepared.external.items()
+        site: Judged.of(rows, Judgement.by(fitted, prepared.table.take(rows)))
+        for site, rows in prepared.external.items()
     }
     nested = [results[task.key] for task in outer]
     if nested:
         own = {"cv": _out_of_fold(prepared, nested)} | own
-    rivals = [baseline_rival(one, prepared, chosen.folds, seed=final.seed) for one in prepared.study.published]
+    published = prepared.study.published if rivals and prepared.target.kind == "binary" else ()
+    held_against = [baseline_rival(one, prepared, chosen.folds, seed=final.seed) for one in published]
     for part in parts:
         judged = [results[task.key] for task in part.tasks[1:]]
-        rivals.append(
+        held_against.append(
             part_rival(
                 results[part.tasks[0].key],
                 part.of(prepared.table),
@@ -101,7 +107,7 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress) -> Developed:
                 nested=_out_of_fold(prepared, judged) if judged else None,
             )
         )
-    return Developed(chosen, fitted, own, rivals, nested)
+    return Developed(chosen, fitted, own, held_against, nested)
 
 
 def final_task(prepared: Prepared) -> Task:
@@ -162,11 +168,17 @@ def part_tasks(prepared: Prepared, final: Task) -> list[Part]:
 
 
 def _out_of_fold(prepared: Prepared, results: Sequence[TaskResult]) -> Judged:
-    """Return the outer predictions, the mean where repeats judged a decision more than once."""
-    count = np.zeros(len(prepared.learn))
-    total = np.zeros(len(prepared.learn))
+    """Return the outer answers, the mean where repeats judged a decision more than once."""
+    n = len(prepared.learn)
+    count, linear = np.zeros(n), np.zeros(n)
+    answers: np.ndarray[Any, Any] | None = None
     for result in results:
-        total[result.judged] += result.probability
+        assert result.judgement is not None
+        answers = np.zeros((n, result.judgement.answers.shape[1])) if answers is None else answers
+        answers[result.judged] += result.judgement.answers
+        linear[result.judged] += result.judgement.linear
         count[result.judged] += 1
+    assert answers is not None
     judged = np.flatnonzero(count)
-    return Judged(prepared.learn[judged], total[judged] / count[judged])
+    found = Judgement(answers[judged] / count[judged, None], linear[judged] / count[judged])
+    return Judged.of(prepared.learn[judged], found)

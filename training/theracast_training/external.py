@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import TrainableEndpoint
+from theracast_data.endpoints import Endpoint
 from theracast_data.errors import CohortError, SchemaError
 from theracast_data.events.molar import analyte_scale
 from theracast_data.sources import ColumnSpec, Inputs
 from theracast_data.table import cohort_from_frame, read_cohort, read_file
 from theracast_models.folds import patient_numbers
+from theracast_models.links import Asked, HazardLink
 from theracast_models.response_model import ResponseModel
-from theracast_training.evaluation import evaluate_binary
+from theracast_training.comparisons import Judged, evaluate_target
 from theracast_training.study import Study
-from theracast_training.target import binary_endpoint, binary_target
+from theracast_training.target import target_of
 
 THRESHOLDS = (0.2, 0.3, 0.5)
 
@@ -32,14 +33,16 @@ def evaluate_cohort(
     thresholds: Sequence[float],
     bootstrap: int,
     seed: int,
-    endpoint: TrainableEndpoint | None = None,
+    endpoint: Endpoint | None = None,
 ) -> dict[str, Any]:
     """Return the performance of a model on a cohort with known outcomes, as the artefact and the reports hold it.
 
     Args:
         endpoint: how the cohort's outcome was read, where not as the model's.
     """
-    target = binary_target(cohort, endpoint or model.endpoint)
+    link = model.calibrated.calibration
+    like = Asked(link.horizons) if isinstance(link, HazardLink) else None
+    target = target_of(cohort, endpoint or model.endpoint, like=like)
     known = target.known
     if not len(known):
         raise CohortError(
@@ -47,11 +50,12 @@ def evaluate_cohort(
             "give --study with a study file that says how this file holds it."
         )
     prediction = model.predict_cohort(cohort.take(known))
-    judged = target.take(known)
-    return evaluate_binary(
-        judged.y,
-        prediction.probability,
-        weight=judged.weight(target),
+    answer = prediction.answer
+    linear = answer.base + answer.contributions.sum(axis=1).to_numpy()
+    return evaluate_target(
+        target.take(known),
+        Judged(known, answer.estimate, linear, answer.estimates),
+        reference=target,
         group=patient_numbers(prediction.features.decisions),
         thresholds=thresholds,
         bootstrap=bootstrap,
@@ -95,7 +99,7 @@ def evaluate_file(
                 f"study {study.study}: the model predicts {endpoint.name!r}, and the study has only {', '.join(named)}. "
                 "Name its endpoint so."
             )
-        endpoint = binary_endpoint(named[endpoint.name])
+        endpoint = named[endpoint.name]
     if path is not None:
         cohort = cohort_from_frame(read_file(path, sheet=sheet), inputs, endpoints=[endpoint], site=sheet)
     elif study is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from theracast_data.audit import AuditReport
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import TrainableEndpoint
+from theracast_data.endpoints import Endpoint
 from theracast_data.events.store import EventStore
 from theracast_data.paths import resolve_path
 from theracast_data.table import read_cohort
@@ -26,7 +26,7 @@ from theracast_features.wide import read_features
 from theracast_models.folds import patient_numbers
 from theracast_training.study import Study
 from theracast_training.study_audit import audit_study
-from theracast_training.target import Target, binary_endpoint, binary_target, require_both_outcomes
+from theracast_training.target import Target, require_both_outcomes, target_of
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Prepared:
     cohort: Cohort
     audit: AuditReport
     section: FeatureSection
-    endpoint: TrainableEndpoint
+    endpoint: Endpoint
     table: FeatureTable
     target: Target
     sites: tuple[str, ...]
@@ -84,31 +84,49 @@ def prepare(study: Study, *, base: Path, cache: Path | None = None) -> Prepared:
     """
     cohort = read_cohort(study.inputs, study.endpoints, base=base)
     sites = study.development_sites(cohort.sites)
-    endpoint = binary_endpoint(study.endpoint)
-    target = binary_target(cohort, endpoint)
-    site = cohort.decisions["site"].to_numpy()
-    known = np.zeros(len(cohort), dtype=bool)
-    known[target.known] = True
-    learn = np.flatnonzero(np.isin(site, sites) & known)
-    require_both_outcomes(target.take(learn), where=f"development ({', '.join(sites)})")
     section = resolve_section(study.features, cohort.at(sites))
     table = _features(cohort, section, cache=cache)
-    patients = patient_numbers(cohort.decisions)
-    unseen = known & ~np.isin(patients, patients[learn])  # who was at a development site too judges nothing
-    external = {name: np.flatnonzero((site == name) & unseen) for name in study.validation.external}
-    logger.info("%d decisions, %d of them develop the model", len(cohort), len(learn))
-    return Prepared(
+    nobody = np.array([], dtype=np.intp)
+    prepared = Prepared(
         study=study,
         cohort=cohort,
         audit=audit_study(study, cohort, table=table),
         section=section,
-        endpoint=endpoint,
+        endpoint=study.endpoint,
         table=table,
-        target=target,
+        target=target_of(cohort, study.endpoint),
         sites=tuple(sites),
+        learn=nobody,
+        external={},
+        fingerprint=data_fingerprint(study, cohort, base=base),
+    )
+    logger.info("%d decisions", len(cohort))
+    return prepare_endpoint(prepared, study.endpoint)
+
+
+def prepare_endpoint(prepared: Prepared, endpoint: Endpoint) -> Prepared:
+    """Return the same data for another endpoint of the study: who develops and who judges follows from who is known.
+
+    Raises:
+        CohortError: too little is known of the endpoint.
+    """
+    cohort, sites = prepared.cohort, prepared.sites
+    site = cohort.decisions["site"].to_numpy()
+    develops = np.isin(site, sites)
+    target = target_of(cohort, endpoint, develop=np.flatnonzero(develops))
+    known = np.zeros(len(cohort), dtype=bool)
+    known[target.known] = True
+    learn = np.flatnonzero(develops & known)
+    require_both_outcomes(target.take(learn), where=f"{endpoint.name}, development ({', '.join(sites)})")
+    patients = patient_numbers(cohort.decisions)
+    unseen = known & ~np.isin(patients, patients[learn])  # who was at a development site too judges nothing
+    external = {name: np.flatnonzero((site == name) & unseen) for name in prepared.study.validation.external}
+    return replace(
+        prepared,
+        endpoint=endpoint,
+        target=target,
         learn=learn,
         external={name: rows for name, rows in external.items() if len(rows)},
-        fingerprint=data_fingerprint(study, cohort, base=base),
     )
 
 
@@ -147,7 +165,7 @@ def search_key(prepared: Prepared) -> str:
     content = {
         "data": prepared.fingerprint["digest"],
         "inputs": study.inputs.model_dump(mode="json"),
-        "endpoint": study.endpoint.model_dump(mode="json"),
+        "endpoint": prepared.endpoint.model_dump(mode="json"),
         "features": prepared.section.model_dump(mode="json"),
         "validation": study.validation.model_dump(mode="json"),
         "seed": study.search.seed,

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from theracast_features.specs import FeatureTable
 from theracast_models.families import LEARNS_SCALES
 from theracast_models.fitting import Recipe, build_model
+from theracast_models.outcomes import Outcome
 from theracast_training.journal import finished_trials, open_journal
 from theracast_training.splits import Folds
 from theracast_training.target import Target
@@ -31,7 +32,7 @@ class FamilySearch:
 
     Attributes:
         recipe: the best parameters.
-        fold_losses: mean log loss of that recipe on each inner fold.
+        fold_losses: mean loss of that recipe on each inner fold: the negative log-likelihood of the endpoint's kind.
         trials: one record a finished trial: `number`, `state`, `loss`, `params`, `fold_losses`, `seconds`.
     """
 
@@ -41,7 +42,7 @@ class FamilySearch:
 
     @property
     def loss(self) -> float:
-        """Mean log loss over the inner folds."""
+        """Mean loss over the inner folds."""
         return float(np.mean(self.fold_losses))
 
     @property
@@ -104,14 +105,12 @@ FIRST_TRY: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class FoldData:
-    """The tables and targets of one inner fold, cut once and used by every trial."""
+    """The tables and outcomes of one inner fold, cut once and used by every trial."""
 
     train: FeatureTable
-    y_train: Floats
-    w_train: Floats
+    learned: Outcome
     test: FeatureTable
-    y_test: Floats
-    w_test: Floats
+    judged: Outcome
 
 
 def cut_folds(table: FeatureTable, target: Target, folds: Folds) -> list[FoldData]:
@@ -120,15 +119,13 @@ def cut_folds(table: FeatureTable, target: Target, folds: Folds) -> list[FoldDat
     for train, test in folds:
         learn = target.take(train)
         judged = target.take(test)
-        cut.append(
-            FoldData(table.take(train), learn.y, learn.weight(), table.take(test), judged.y, judged.weight(learn))
-        )
+        cut.append(FoldData(table.take(train), learn.outcome(), table.take(test), judged.outcome(learn)))
     return cut
 
 
-def log_loss(y: Floats, log_odds: Floats, weight: Floats) -> float:
-    """Return the weighted mean of the negative log-likelihood."""
-    return float(np.average(np.logaddexp(0.0, np.where(y == 1, -log_odds, log_odds)), weights=weight))
+def mean_loss(outcome: Outcome, score: Floats) -> float:
+    """Return the negative log-likelihood a decision (of times to an event the partial one, an event)."""
+    return outcome.loss(score) / outcome.amount
 
 
 def tune(
@@ -215,9 +212,9 @@ def _run_trial(study: optuna.Study, family: str, folds: Sequence[FoldData], *, s
 
 
 def fold_loss(recipe: Recipe, fold: FoldData, *, seed: int) -> float:
-    """Return the log loss of a recipe fitted and judged on one inner fold."""
-    model = build_model(recipe, seed=seed).fit(fold.train, fold.y_train, weight=fold.w_train)
-    return log_loss(fold.y_test, model.log_odds(fold.test), fold.w_test)
+    """Return the loss of a recipe fitted and judged on one inner fold."""
+    model = build_model(recipe, seed=seed).fit(fold.train, fold.learned)
+    return mean_loss(fold.judged, model.log_odds(fold.test))
 
 
 def _record(place: int, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

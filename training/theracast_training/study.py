@@ -117,7 +117,10 @@ class Study(Section):
     endpoints: tuple[Endpoint, ...] = Field(
         min_length=1, description="The first one is trained unless `primary` says so."
     )
-    primary: str | None = Field(None, description="Name of the endpoint that is trained.")
+    primary: str | None = Field(None, description="Name of the endpoint that is trained first, and leads every report.")
+    further: tuple[str, ...] = Field(
+        (), description="Names of endpoints that the model answers too, e.g. [pfs, os]; each has a search of its own."
+    )
     features: FeatureSection = Field(FeatureSection())
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
@@ -161,6 +164,12 @@ class Study(Section):
             raise ValueError("two endpoints have the same name")
         if self.primary is not None and self.primary not in names:
             raise ValueError(f"primary: no endpoint is named {self.primary!r}; there are {', '.join(names)}")
+        strange = [name for name in self.further if name not in names or name == self.endpoint.name]
+        if strange or len(set(self.further)) < len(self.further):
+            raise ValueError(
+                f"further: name endpoints of the study other than {self.endpoint.name}, each once; "
+                f"there are {', '.join(names)}"
+            )
         if self.features.reads_events and self.events is None:
             keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
             raise ValueError(f"{keys}: the study has no `events` section that says where they lie")
@@ -205,6 +214,12 @@ class Study(Section):
     def endpoint(self) -> Endpoint:
         """The endpoint that is trained."""
         return next((one for one in self.endpoints if one.name == self.primary), self.endpoints[0])
+
+    @property
+    def trained(self) -> tuple[Endpoint, ...]:
+        """The endpoints that the model answers, the primary one first."""
+        named = {one.name: one for one in self.endpoints}
+        return (self.endpoint, *(named[name] for name in self.further))
 
     def development_sites(self, sites: Sequence[str]) -> list[str]:
         """Return the sites that develop the model, of those found in the data; all but the external ones by default."""

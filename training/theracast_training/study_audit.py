@@ -17,7 +17,7 @@ from theracast_data.audit.section import OutcomeCodes
 from theracast_data.cohort import Cohort
 from theracast_data.decided import decided_rows
 from theracast_data.decisions.section import FirstEvent, NextLine
-from theracast_data.endpoints import event_endpoints, is_binary
+from theracast_data.endpoints import event_endpoints
 from theracast_data.errors import CohortError
 from theracast_data.events.access import KEY, GivenEvents
 from theracast_data.events.schema import empty_events
@@ -29,7 +29,7 @@ from theracast_models.preprocess import LinearInputs
 from theracast_training.search import cut_folds
 from theracast_training.splits import Folds, make_folds
 from theracast_training.study import Study
-from theracast_training.target import Target, binary_endpoint, binary_target
+from theracast_training.target import Target, target_of
 
 MOST_DECISIONS, MOST_EVENTS = 2_000, 1_000_000
 """Beyond this the features are made anew, and the preprocessing fitted anew, for a part of the decisions only."""
@@ -74,11 +74,10 @@ def _made_findings(study: Study, cohort: Cohort, table: FeatureTable | None) -> 
     findings += check_identifiers(table.frame, persons)
     if len(sample) < len(cohort):
         findings.append(_partial(len(sample), len(cohort), events.num_rows))
-    if is_binary(study.endpoint):
-        target = binary_target(cohort, binary_endpoint(study.endpoint))
-        findings += check_site_proxy(table.frame, persons, target.y)
-        learn = np.intersect1d(np.flatnonzero(cohort.decisions["site"].isin(sites)), target.known)
-        findings += _fold_findings(study, table.take(learn), target.take(learn), persons.iloc[learn])
+    target = target_of(cohort, study.endpoint)
+    findings += check_site_proxy(table.frame, persons, target.y)
+    learn = np.intersect1d(np.flatnonzero(cohort.decisions["site"].isin(sites)), target.known)
+    findings += _fold_findings(study, table.take(learn), target.take(learn), persons.iloc[learn])
     return findings
 
 
@@ -144,7 +143,7 @@ def _fold_findings(study: Study, table: FeatureTable, target: Target, persons: p
     scheme, seed = study.validation.scheme, study.search.seed
     number, seed = (scheme.outer, seed + 1000) if scheme.outer > 1 else (scheme.inner, seed)
     try:
-        splits: Folds = make_folds(table.decisions, target.y, by=scheme.by, folds=number, seed=seed)
+        splits: Folds = make_folds(table.decisions, target.strata, by=scheme.by, folds=number, seed=seed)
     except CohortError as error:
         return [_no_folds(error)]
     rows = np.random.default_rng(0).permutation(len(table))[:MOST_DECISIONS]
@@ -157,8 +156,9 @@ def _fold_findings(study: Study, table: FeatureTable, target: Target, persons: p
         """Return what one fold of a search starts from: its rows, weights, and what the linear models learn first."""
         test = np.setdiff1d(np.arange(len(frame)), train)
         [fold] = cut_folds(replace(part, frame=frame), known, [(train, test)])
-        inputs = LinearInputs.learn(fold.train, weight=fold.w_train)
-        return {"rows": fold.train.frame, "outcome": fold.y_train, "weight": fold.w_train, "inputs": inputs.to_json()}
+        inputs = LinearInputs.learn(fold.train, weight=fold.learned.weight)
+        learned = {"outcome": fold.learned.strata, "weight": fold.learned.weight}
+        return {"rows": fold.train.frame, "inputs": inputs.to_json()} | learned
 
     return [*check_folds(persons, splits), *check_preprocessing(part.frame, cut, fit)]
 

@@ -14,12 +14,14 @@ from typing import Any
 
 from theracast_data.home import feature_cache
 from theracast_features.parts import remove_unused
+from theracast_models.head import Head
+from theracast_models.reference import Reference
 from theracast_models.response_model import ResponseModel
 from theracast_training import tracking
 from theracast_training.comparisons import Judged, compare_with, evaluate_by_day, evaluate_judged, evaluate_rival
 from theracast_training.curves import curves
 from theracast_training.development import Developed, Progress, Silent, develop
-from theracast_training.prepare import Prepared, prepare
+from theracast_training.prepare import Prepared, prepare, prepare_endpoint
 from theracast_training.promotion import store_predictions
 from theracast_training.registry import CHALLENGER, set_alias
 from theracast_training.story import Story, write_story
@@ -122,6 +124,10 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
     prepared = prepare(study, base=base, cache=feature_cache())
     remove_unused(feature_cache(), now=now.timestamp())
     developed = develop(prepared, jobs=jobs, progress=follow)
+    further = [
+        (part, develop(part, jobs=jobs, progress=follow, rivals=False))
+        for part in (prepare_endpoint(prepared, endpoint) for endpoint in study.trained[1:])
+    ]
     follow.step("validating")
     evaluations = evaluate(prepared, developed)
     model = ResponseModel.build(
@@ -131,12 +137,24 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
         endpoint=prepared.endpoint,
         calibrated=developed.fitted,
         table=prepared.table.take(prepared.learn),
-        y=prepared.target.y[prepared.learn],
+        y=prepared.target.told[prepared.learn],
         weight=prepared.target.take(prepared.learn).weight(),
         evaluations=evaluations,
+        further=[_head(*part) for part in further],
     )
     follow.step("writing to MLflow")
     return _record(prepared, developed, model, now=now, started=started)
+
+
+def _head(prepared: Prepared, developed: Developed) -> Head:
+    """Return what the model keeps of a further endpoint."""
+    target = prepared.target.take(prepared.learn)
+    return Head(
+        endpoint=prepared.endpoint,
+        calibrated=developed.fitted,
+        reference=Reference.learn(prepared.table.take(prepared.learn), target.told, weight=target.weight()),
+        evaluations=evaluate(prepared, developed),
+    )
 
 
 def evaluate(prepared: Prepared, developed: Developed) -> dict[str, Any]:
@@ -178,7 +196,7 @@ def site_curves(prepared: Prepared, own: Mapping[str, Judged]) -> dict[str, Any]
     """Return the curves of the report for every site at which the model was judged."""
     report = prepared.study.report
     found = {}
-    for site, judged in own.items():
+    for site, judged in own.items() if prepared.target.kind != "continuous" else ():
         target = prepared.target.take(judged.rows)
         found[site] = curves(
             target.y,

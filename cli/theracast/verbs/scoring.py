@@ -8,7 +8,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from theracast.output import print_json, require_free, tell, write_text
 from theracast_data.errors import SchemaError, TheracastError
@@ -96,14 +96,28 @@ def _table(prediction: Prediction) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "subject_id": prediction.subject_id,
-            "probability": prediction.probability.round(3),
+            prediction.answer.estimate_name: prediction.probability.round(3),
             "low": prediction.low.round(3),
             "high": prediction.high.round(3),
+        }
+        | _beside(prediction)
+        | {
             "top_contributions": reasons,
             "missing": [", ".join(names) for names in prediction.missing],
             "warnings": [" | ".join(sentences) for sentences in prediction.warnings],
         }
     )
+
+
+def _beside(prediction: Prediction) -> dict[str, Any]:
+    """Return a column for each answer beside the leading one: other horizons and levels, and the other endpoints."""
+    columns: dict[str, Any] = {}
+    for answer in prediction.answers:
+        for place, asking in enumerate(answer.asked):
+            if answer is not prediction.answer or place > 0:
+                name = answer.endpoint if len(answer.asked) == 1 else f"{answer.endpoint}: {asking.name}"
+                columns[name] = answer.estimates[:, place].round(3)
+    return columns
 
 
 def _write_table(prediction: Prediction, path: Path, *, overwrite: bool) -> None:

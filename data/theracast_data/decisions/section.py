@@ -315,16 +315,31 @@ class FirstEvent(_EventEndpoint):
     )
     horizon: str | None = Field(None, description="e.g. 180d: also the binary endpoint `event within`.")
     positive: Literal["event", "event_free"] = Field("event", description="What 1 means at the horizon.")
+    horizons: tuple[str, ...] = Field(
+        (), description="Without `horizon`: the times by which the probability of the event is told, e.g. [365d, 180d]."
+    )
 
     @field_validator("horizon")
     @classmethod
     def _check_duration(cls, length: str | None) -> str | None:
         return _checked_duration(length)
 
+    @field_validator("horizons")
+    @classmethod
+    def _check_durations(cls, lengths: tuple[str, ...]) -> tuple[str, ...]:
+        for length in lengths:
+            _checked_duration(length)
+        return lengths
+
     @property
     def horizon_days(self) -> float | None:
         """The horizon in days."""
         return None if self.horizon is None else parse_duration(self.horizon) / DAY
+
+    @property
+    def horizons_days(self) -> tuple[float, ...]:
+        """The horizons in days."""
+        return tuple(parse_duration(length) / DAY for length in self.horizons)
 
 
 class BestResponse(_EventEndpoint):
