@@ -99,9 +99,10 @@ class HazardLink:
         found: Floats = np.log(-np.log1p(-answer))
         return found
 
-    def curve(self, linear: Floats) -> Floats:
-        """Return (n, grid) probabilities of the event by each day of the grid."""
-        found: Floats = -np.expm1(-np.exp(np.minimum(linear, FARTHEST))[:, None] * np.array(self.grid_hazards))
+    def by(self, days: Floats, linear: Floats) -> Floats:
+        """Return (n, m) probabilities of the event by each of m days, read off the grid."""
+        hazards = np.interp(days, np.array(self.grid), np.array(self.grid_hazards))
+        found: Floats = -np.expm1(-np.exp(np.minimum(linear, FARTHEST))[:, None] * hazards)
         return found
 
     def to_json(self) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
-from theracast_training.develop import Judgement, TaskResult
+from theracast_training.develop import Judgement, TaskResult, curve_days
 from theracast_training.evaluation import compare_paired, evaluate_binary
 from theracast_training.prepare import Prepared
 from theracast_training.splits import Folds
 from theracast_training.study import BaselineSection
+from theracast_training.survival_evaluation import evaluate_survival
 from theracast_training.target import Target
 
 Floats = NDArray[np.float64]
@@ -33,24 +34,24 @@ class Judged:
         probability: (n,) the leading answer.
         linear: (n,) the score behind it, where it is known; ranks times to an event.
         answers: (n, K) all answers; the leading one first.
+        curve: (n, days) of times to an event; see `Judgement`.
     """
 
     rows: Rows
     probability: Floats
     linear: Floats | None = None
     answers: Floats | None = None
+    curve: Floats | None = None
 
     @classmethod
     def of(cls, rows: Rows, judgement: Judgement) -> Judged:
         """Return the answers of a model for these decisions."""
-        return cls(rows, judgement.answers[:, 0], judgement.linear, judgement.answers)
+        return cls(rows, judgement.answers[:, 0], judgement.linear, judgement.answers, judgement.curve)
 
     def take(self, kept: NDArray[Any]) -> Judged:
         """Return the answers for some of the decisions, by position or mask."""
-        linear = None if self.linear is None else self.linear[kept]
-        return Judged(
-            self.rows[kept], self.probability[kept], linear, None if self.answers is None else self.answers[kept]
-        )
+        parts = (None if one is None else one[kept] for one in (self.linear, self.answers, self.curve))
+        return Judged(self.rows[kept], self.probability[kept], *parts)
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,32 @@ def evaluate_target(
             bootstrap=bootstrap,
             seed=seed,
         )
+    if target.kind == "time_to_event":
+        figures |= {"survival": _survival_figures(target, judged, reference, group=group, bootstrap=bootstrap, seed=seed)}
     return figures
+
+
+def _survival_figures(
+    target: Target, judged: Judged, reference: Target | None, *, group: Rows, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    assert target.time is not None
+    assert target.event is not None
+    assert judged.linear is not None
+    assert judged.answers is not None
+    rising = np.argsort(target.horizons)
+    known = None if reference is None or reference.time is None else (reference.time, reference.event)
+    return evaluate_survival(
+        target.time,
+        target.event,
+        judged.linear,
+        horizons=np.array(target.horizons)[rising].tolist(),
+        probability=judged.answers[:, rising],
+        reference=known,
+        group=group,
+        survival_grid=None if judged.curve is None else (curve_days(target.horizons), judged.curve),
+        bootstrap=bootstrap,
+        seed=seed,
+    )
 
 
 def evaluate_by_day(own: Mapping[str, Judged], prepared: Prepared) -> dict[str, dict[str, Any]]:

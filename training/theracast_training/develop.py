@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
-from theracast_models.links import answers
+from theracast_models.links import HazardLink, answers
 from theracast_models.stack import fusion_weights
 from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
@@ -22,6 +22,15 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 SIMPLICITY = ("elasticnet", "lightgbm", "cnn", "stack")
+
+
+CURVE = 24
+"""Days at which probabilities of times to an event are compared with what happened."""
+
+
+def curve_days(horizons: Sequence[float]) -> Floats:
+    """Return (CURVE,) even days up to the last horizon."""
+    return np.linspace(0.0, max(horizons), CURVE + 1)[1:]
 
 
 @dataclass(frozen=True)
@@ -75,16 +84,19 @@ class Judgement:
     Attributes:
         answers: (n, K) calibrated, the leading one first; see `links`.
         linear: (n,) the score behind them.
+        curve: (n, CURVE) of times to an event, the probabilities by even days up to the last horizon; else None.
     """
 
     answers: Floats
     linear: Floats
+    curve: Floats | None = None
 
     @classmethod
     def by(cls, fitted: CalibratedModel, table: FeatureTable) -> Judgement:
         """Return the answers of a fitted model."""
-        linear = fitted.log_odds(table)
-        return cls(answers(fitted.calibration, linear), linear)
+        linear, link = fitted.log_odds(table), fitted.calibration
+        curve = link.by(curve_days(link.horizons), linear) if isinstance(link, HazardLink) else None
+        return cls(answers(link, linear), linear, curve)
 
 
 @dataclass(frozen=True)

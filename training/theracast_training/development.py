@@ -170,15 +170,19 @@ def part_tasks(prepared: Prepared, final: Task) -> list[Part]:
 def _out_of_fold(prepared: Prepared, results: Sequence[TaskResult]) -> Judged:
     """Return the outer answers, the mean where repeats judged a decision more than once."""
     n = len(prepared.learn)
-    count, linear = np.zeros(n), np.zeros(n)
-    answers: np.ndarray[Any, Any] | None = None
+    count = np.zeros(n)
     for result in results:
-        assert result.judgement is not None
-        answers = np.zeros((n, result.judgement.answers.shape[1])) if answers is None else answers
-        answers[result.judged] += result.judgement.answers
-        linear[result.judged] += result.judgement.linear
         count[result.judged] += 1
-    assert answers is not None
     judged = np.flatnonzero(count)
-    found = Judgement(answers[judged] / count[judged, None], linear[judged] / count[judged])
-    return Judged.of(prepared.learn[judged], found)
+
+    def mean(part: str) -> Any:
+        found: Any = None
+        for result in results:
+            values = getattr(result.judgement, part)
+            if values is None:
+                return None
+            found = np.zeros((n, *values.shape[1:])) if found is None else found
+            found[result.judged] += values
+        return (found[judged].T / count[judged]).T
+
+    return Judged.of(prepared.learn[judged], Judgement(mean("answers"), mean("linear"), mean("curve")))

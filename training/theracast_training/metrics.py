@@ -216,7 +216,7 @@ def recalibration_each(y: Floats, p: Floats, weights: Floats) -> tuple[Floats, F
     level, slope = _newton(y, x, weights, np.flatnonzero(direction == 0))
     with np.errstate(invalid="ignore"):
         slope = np.where(direction == 0, slope / spread, direction * np.inf)
-    return np.where(direction == 0, level - slope * centre, np.nan), slope
+        return np.where(direction == 0, level - slope * centre, np.nan), slope
 
 
 def ici_each(y: Floats, p: Floats, weights: Floats, *, loess: Loess | None = None) -> Floats:
