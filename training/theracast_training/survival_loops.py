@@ -119,11 +119,11 @@ def monotone(bounds: Integers, event: Integers, x: Floats, weight: Floats) -> fl
 
 @compiled
 def newton(
-    bounds: Integers, event: Integers, x: Floats, weight: Floats, left: Floats, carried: bool, until: int
+    bounds: Integers, event: Integers, x: Floats, weight: Floats, left: Floats, carried: bool, until: int, start: Floats
 ) -> tuple[Floats, float]:
     """Return coefficients (q,), q at most 2, and baseline cumulative hazard after the first `until` times, by Newton."""
     q = x.shape[1]
-    b, step = np.zeros(q), np.zeros(q)
+    b, step = start.copy(), np.zeros(q)
     for _ in range(60):
         score, curvature, hazard = _derivatives(bounds, event, x, weight, left, carried, until, b)
         if not hazard > 0.0:
@@ -153,52 +153,47 @@ def _derivatives(
     bounds: Integers, event: Integers, x: Floats, weight: Floats, left: Floats, carried: bool, until: int, b: Floats
 ) -> tuple[Floats, Floats, float]:
     """Return gradient (q,), information (q, q) and baseline cumulative hazard of a Cox model at b (q,)."""
-    n, q = x.shape
+    q = x.shape[1]
     groups = len(bounds) - 1
-    size = 1 + q + q * q
-    risk = np.empty(n)
-    for i in range(n):
-        eta = 0.0
-        for k in range(q):
-            eta += x[i, k] * b[k]
-        risk[i] = weight[i] * np.exp(eta)
-    kept = np.zeros((groups, size))  # of those with an earlier competing event
-    row, sums = np.zeros(size), np.zeros(size)
+    risk = weight * np.exp(x @ b)
+    kept = np.zeros((groups if carried else 1, 1 + q + q * q))  # of those with an earlier competing event
+    sums, at_risk = np.zeros(1 + q + q * q), np.zeros(1 + q + q * q)
     if carried:
         for group in range(groups):
             kept[group] = sums
             for i in range(bounds[group], bounds[group + 1]):
                 if event[i] == 2 and left[group] > 0.0:
-                    sums += _moments(x, i, risk[i] / left[group], row)
+                    _add(sums, x, i, risk[i] / left[group])
         sums[:] = 0.0
     score, curvature, hazard = np.zeros(q), np.zeros((q, q)), 0.0
     for group in range(groups - 1, -1, -1):
         came = 0.0
         for i in range(bounds[group], bounds[group + 1]):
-            sums += _moments(x, i, risk[i], row)
+            _add(sums, x, i, risk[i])
             if event[i] == 1 and group < until and weight[i] > 0.0:
                 came += weight[i]
                 for k in range(q):
                     score[k] += weight[i] * x[i, k]
         if came == 0.0:
             continue
-        at_risk = sums + left[group] * kept[group]
+        for k in range(len(sums)):
+            at_risk[k] = sums[k] + left[group] * kept[group, k] if carried else sums[k]
         hazard += came / at_risk[0]
         for k in range(q):
             mean = at_risk[1 + k] / at_risk[0]
             score[k] -= came * mean
             for m in range(q):
-                curvature[k, m] += came * (at_risk[1 + q + k * q + m] / at_risk[0] - mean * at_risk[1 + m] / at_risk[0])
+                curvature[k, m] += came * (at_risk[1 + q + k * q + m] - mean * at_risk[1 + m]) / at_risk[0]
     return score, curvature, hazard
 
 
 @compiled
-def _moments(x: Floats, i: int, mass: float, row: Floats) -> Floats:
-    """Return `row` filled with mass, mass * x and mass * x x' of decision i."""
+def _add(sums: Floats, x: Floats, i: int, mass: float) -> None:
+    """Add mass, mass * x and mass * x x' of decision i to the sums."""
     q = x.shape[1]
-    row[0] = mass
+    sums[0] += mass
     for k in range(q):
-        row[1 + k] = mass * x[i, k]
+        part = mass * x[i, k]
+        sums[1 + k] += part
         for m in range(q):
-            row[1 + q + k * q + m] = mass * x[i, k] * x[i, m]
-    return row
+            sums[1 + q + k * q + m] += part * x[i, m]

@@ -199,8 +199,8 @@ def horizon_auc_each(followed: Followed, score: Floats, weights: Floats, seen: S
     second definition of controls.
     """
     status, inverse = _status_each(followed, seen, np.asarray([horizon]))
-    weighed = weights * inverse
-    value = metrics.auc_each(status.astype(np.float64), score, np.nan_to_num(weighed, posinf=0.0, neginf=0.0))
+    weighed = weights * np.where(np.isinf(inverse), 0.0, inverse)
+    value = metrics.auc_each(status.astype(np.float64), score, weighed)
     return np.where(_usable(weights, inverse), value, np.nan)
 
 
@@ -264,11 +264,14 @@ def cox_each(
     """
     coefficients, hazards = np.empty((len(weights), x.shape[1])), np.empty(len(weights))
     before = np.ones((1, len(followed.bounds))) if seen is None else seen.before
-    for row, drawn in enumerate(weights):
+    laid_out = (followed.bounds, followed.event, np.ascontiguousarray(x))
+    pooled = newton(
+        *laid_out, weights.mean(axis=0), before.mean(axis=0), seen is not None, until, np.zeros(x.shape[1])
+    )[0]
+    start = np.nan_to_num(pooled)
+    for row, drawn in enumerate(np.ascontiguousarray(weights)):
         left = before[row if len(before) > 1 else 0]
-        coefficients[row], hazards[row] = newton(
-            followed.bounds, followed.event, x, drawn, left, seen is not None, until
-        )
+        coefficients[row], hazards[row] = newton(*laid_out, drawn, left, seen is not None, until, start)
     return coefficients, hazards
 
 
