@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from theracast_features.specs import FeatureTable
 from theracast_models.logodds import Floats, Gaps, Learnable
-from theracast_models.outcomes import Binary, Outcome, as_outcome
+from theracast_models.outcomes import Binary, Continuous, Outcome, as_outcome
 from theracast_models.preprocess import LinearInputs
 from theracast_models.sentences import gap_sentences
 
@@ -146,13 +146,16 @@ def fit_linear(z: Floats, outcome: Outcome, *, c: float, l1_ratio: float) -> tup
     Source: Friedman, Hastie, Tibshirani, J Stat Softw 2010;33(1) (glmnet); Simon, Friedman, Hastie, Tibshirani, J Stat
     Softw 2011;39(5) (Cox's model).
     """
+    unit = 1.0
+    if isinstance(outcome, Continuous):  # so that a penalty means the same in every unit
+        unit, outcome = outcome.scale, Continuous(outcome.y / outcome.scale, outcome.weight, 1.0)
     live = np.flatnonzero(z.std(axis=0) > 0)
     coef = np.zeros(z.shape[1])
     with _blas().limit(limits=1, user_api="blas"), warnings.catch_warnings():
         # An inner step that stops early is no fault: the outer loop measures the optimality itself.
         warnings.filterwarnings("ignore", message="Objective did not converge")
         intercept, coef[live] = _newton(np.asfortranarray(z[:, live]), outcome, penalty=1.0 / c, l1_ratio=l1_ratio)
-    return intercept, coef
+    return unit * intercept, unit * coef
 
 
 @functools.cache

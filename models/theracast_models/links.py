@@ -19,6 +19,8 @@ from theracast_data.errors import ArtifactError
 from theracast_models.calibration import LARGEST_SLOPE, LEAST_SLOPE, AffineCalibration
 from theracast_models.outcomes import Binary, Continuous, Floats, Kind, Ordinal, Outcome, Survival
 
+GRID = 60
+"""Steps at which a baseline hazard is kept."""
 FARTHEST = 30.0
 """An offset beyond which a probability is 0 or 1 for every score."""
 
@@ -274,7 +276,10 @@ def _number_link(score: Floats, outcome: Continuous) -> NumberLink:
     return NumberLink(intercept, slope, float(np.sqrt(np.average(residual**2, weights=w))))
 
 
-GRID = 60
+def _round_up(days: float) -> float:
+    """Return the next number of two significant digits."""
+    step = 10.0 ** (np.floor(np.log10(max(days, 1e-9))) - 1)
+    return float(np.ceil(days / step) * step)
 
 
 def _hazard_link(
@@ -282,9 +287,9 @@ def _hazard_link(
 ) -> HazardLink:
     linear = intercept + slope * score
     hazards = outcome.cumulative_hazard(linear, np.array(horizons))
-    # Up to where ten are still followed: beyond, a curve would tell of single patients.
+    # Up to where ten are still followed, in round numbers: beyond, a curve would tell of single patients.
     followed = np.sort(outcome.time)[::-1]
-    last = max(float(followed[min(10, len(followed)) - 1]), *horizons)
+    last = max(_round_up(float(followed[min(10, len(followed)) - 1])), *horizons)
     grid = np.linspace(0.0, last, GRID + 1)
     return HazardLink(
         intercept,

@@ -170,7 +170,9 @@ def evaluate_target(
             seed=seed,
         )
     if target.kind == "time_to_event":
-        figures |= {"survival": _survival_figures(target, judged, reference, group=group, bootstrap=bootstrap, seed=seed)}
+        figures |= {
+            "survival": _survival_figures(target, judged, reference, group=group, bootstrap=bootstrap, seed=seed)
+        }
     return figures
 
 
@@ -182,14 +184,16 @@ def _survival_figures(
     assert judged.linear is not None
     assert judged.answers is not None
     rising = np.argsort(target.horizons)
-    known = None if reference is None or reference.time is None else (reference.time, reference.event)
+    seen = reference or target
+    assert seen.time is not None
+    assert seen.event is not None
     return evaluate_survival(
         target.time,
         target.event,
         judged.linear,
         horizons=np.array(target.horizons)[rising].tolist(),
         probability=judged.answers[:, rising],
-        reference=known,
+        reference=(seen.time, seen.event) if reference is not None else None,
         group=group,
         survival_grid=None if judged.curve is None else (curve_days(target.horizons), judged.curve),
         bootstrap=bootstrap,

@@ -78,17 +78,36 @@ class TrainResult:
         sites = {"nested cross-validation": evaluations["cv"], **evaluations["external"]}
         for site, figures in sites.items():
             if figures:
-                shown = {name: _shown(figures.get(name)) for name in ("auc", "auc_low", "auc_high", "brier")}
-                lines.append(
-                    f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  AUC {shown['auc']} "
-                    f"({shown['auc_low']} to {shown['auc_high']})  Brier {shown['brier']}  "
-                    f"slope {_shown(figures.get('calibration_slope'))}"
-                )
+                lines += _site_lines(site, figures)
                 lines += _lines_by_day(
                     evaluations.get("by_day", {}).get("cv" if figures is evaluations["cv"] else site, {})
                 )
+        for head in self.response_model.further:
+            lines.append(f"{head.endpoint.name}: {head.calibrated.recipe.family}")
+            told = {"nested cross-validation": head.evaluations["cv"], **head.evaluations["external"]}
+            lines += [line for site, figures in told.items() if figures for line in _site_lines(site, figures)]
         lines.append(f"report: {self.report_path}   ({self.seconds:.0f} s)")
         return "\n".join(lines)
+
+
+def _site_lines(site: str, figures: Mapping[str, Any]) -> list[str]:
+    """Return the figures of one site as lines: those of the leading answer, and of the kind of the endpoint."""
+    lines = []
+    if "auc" in figures:
+        shown = {name: _shown(figures.get(name)) for name in ("auc", "auc_low", "auc_high", "brier")}
+        lines.append(
+            f"  {site:24} n {figures['n']:5d}  events {figures['events']:4d}  AUC {shown['auc']} "
+            f"({shown['auc_low']} to {shown['auc_high']})  Brier {shown['brier']}  "
+            f"slope {_shown(figures.get('calibration_slope'))}"
+        )
+    timed = figures.get("survival")
+    if timed:
+        lines.append(
+            f"  {site:24} n {timed['n']:5d}  events {timed['events']:4d}  C {_shown(timed['c_harrell'])} "
+            f"({_shown(timed['c_harrell_low'])} to {_shown(timed['c_harrell_high'])})  "
+            f"Uno's C {_shown(timed['c_uno'])}  integrated Brier {_shown(timed['ibs'])}"
+        )
+    return lines
 
 
 def _lines_by_day(days: Mapping[str, Mapping[str, Any]]) -> list[str]:
