@@ -16,7 +16,7 @@ from typing import Any
 from theracast_data.errors import ArtifactError
 
 FORMAT = "theracast-response-model"
-VERSION = 2
+VERSION = 3
 OLDEST_READABLE = 1
 INDEX = "format.json"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import Endpoint, endpoint_from_json
+from theracast_data.endpoints import Endpoint, endpoint_from_json, kind_of
 from theracast_data.errors import ArtifactError
 from theracast_data.sources import Inputs
 from theracast_data.table import cohort_from_frame
@@ -242,18 +242,25 @@ def inputs_from_json(record: Mapping[str, Any]) -> Inputs:
     return Inputs.model_validate({"sources": sources} | kept)
 
 
+def _checked(endpoint: Endpoint, calibrated: CalibratedModel) -> CalibratedModel:
+    if kind_of(endpoint) != calibrated.calibration.kind:
+        raise ValueError(f"an endpoint of kind {endpoint.kind} is not what the model answers")
+    return calibrated
+
+
 def _read(folder: Path, *, identity: str) -> ResponseModel:
     about, inputs, reference, evaluations, examples = (
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("model", "inputs", "reference", "evaluations", "examples")
     )
+    endpoint = endpoint_from_json(about["endpoint"])
     return ResponseModel(
         card=about["card"],
         inputs=inputs_from_json(inputs),
         section=FeatureSection.model_validate(about["section"]),
-        endpoint=endpoint_from_json(about["endpoint"]),
+        endpoint=endpoint,
         catalogue=tuple(FeatureSpec.from_json(one) for one in about["catalogue"]),
-        calibrated=CalibratedModel.load(folder / "estimator"),
+        calibrated=_checked(endpoint, CalibratedModel.load(folder / "estimator")),
         reference=Reference.from_json(reference),
         evaluations=evaluations,
         examples=examples,
@@ -279,9 +286,10 @@ def _read_head(folder: Path) -> Head:
         json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for name in ("endpoint", "reference", "evaluations")
     )
+    asked = endpoint_from_json(endpoint)
     return Head(
-        endpoint_from_json(endpoint),
-        CalibratedModel.load(folder / "estimator"),
+        asked,
+        _checked(asked, CalibratedModel.load(folder / "estimator")),
         Reference.from_json(reference),
         evaluations,
     )

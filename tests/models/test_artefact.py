@@ -73,7 +73,7 @@ def test_a_flipped_byte_anywhere_is_refused(folder) -> None:
 
 def test_a_space_more_in_the_index_is_refused(folder) -> None:
     index = folder / "format.json"
-    index.write_bytes(index.read_bytes().replace(b'"version": 2', b'"version":  2'))
+    index.write_bytes(index.read_bytes().replace(b'"version": 3', b'"version":  3'))
     with pytest.raises(ArtifactError, match="damaged"):
         ResponseModel.load(folder)
 
@@ -106,7 +106,7 @@ def test_harm_is_named(folder, harm, says: str) -> None:
 
 def test_a_newer_version_names_the_theracast_to_use(folder) -> None:
     resign(folder, version=artefact.VERSION + 1, theracast="9.4.0", files=["another", "layout"])
-    with pytest.raises(ArtifactError, match=r"saved in format 3 by Theracast 9\.4\.0.*Use Theracast 9\.4\.0 or later"):
+    with pytest.raises(ArtifactError, match=r"saved in format 4 by Theracast 9\.4\.0.*Use Theracast 9\.4\.0 or later"):
         ResponseModel.load(folder)
 
 
@@ -114,7 +114,7 @@ def test_intact_files_of_another_meaning_are_refused(folder) -> None:
     (folder / "model.json").write_text("{}")
     files = artefact._index_content(folder, created=None)["files"]
     resign(folder, files=files)
-    with pytest.raises(ArtifactError, match="do not hold what format 2 promises"):
+    with pytest.raises(ArtifactError, match="do not hold what format 3 promises"):
         ResponseModel.load(folder)
 
 
@@ -142,13 +142,15 @@ def test_holds_plain_files_only_and_no_path_of_the_study(saved) -> None:
         assert path.is_dir() or b"/somewhere/secret" not in path.read_bytes()
 
 
-def test_a_folder_of_the_last_version_answers_as_it_did() -> None:
-    """Saved by the code of format 1, which knew neither decisions nor endpoints from events."""
-    folder = Path(__file__).parent / "folders" / "v1"
-    assert json.loads((folder / "format.json").read_text())["version"] == 1
-    assert "decisions" not in json.loads((folder / "inputs.json").read_text())
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_folder_of_an_older_version_answers_as_it_did(version: int) -> None:
+    """Format 1 knew neither decisions nor endpoints from events; format 2 one endpoint only, yes or no."""
+    folder = Path(__file__).parent / "folders" / f"v{version}"
+    assert json.loads((folder / "format.json").read_text())["version"] == version
+    assert ("decisions" in json.loads((folder / "inputs.json").read_text())) == (version > 1)
     model = ResponseModel.load(folder)
     assert model.inputs.decisions is None
+    assert model.further == ()
     answers = model.predict(model.example_frame()).rows()
     for answer, example in zip(answers, model.examples, strict=True):
         assert answer["probability"] == pytest.approx(example["answer"]["probability"], abs=1e-12)

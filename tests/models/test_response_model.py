@@ -257,12 +257,12 @@ def test_a_decision_that_the_study_would_not_ask_is_told_so(decided) -> None:
     assert any("day 30" in warning for warning in late)
 
 
-def test_an_endpoint_that_is_not_yes_or_no_cannot_be_loaded(decided, tmp_path) -> None:
+def test_an_endpoint_of_another_kind_than_the_model_answers_is_refused(decided, tmp_path) -> None:
     decided.save(tmp_path / "m")
     about = json.loads((tmp_path / "m" / "model.json").read_text())
     about["endpoint"]["horizon"] = None
     (tmp_path / "m" / "model.json").write_text(json.dumps(about))
     content = artefact._index_content(tmp_path / "m", created=None)
     (tmp_path / "m" / "format.json").write_bytes(artefact._rendered(content))
-    with pytest.raises(ArtifactError, match="do not hold what format 2 promises"):
+    with pytest.raises(ArtifactError, match="do not hold what format 3 promises"):
         ResponseModel.load(tmp_path / "m")

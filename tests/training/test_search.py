@@ -93,8 +93,7 @@ def test_sigkill_loses_no_finished_trial(tmp_path: Path) -> None:
             import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
             from pathlib import Path
             from test_search import _folds
-            from theracast_models.outcomes import Binary
-from theracast_training.search import tune
+            from theracast_training.search import tune
             tune("elasticnet", _folds(), trials=40, seed=5, journal=Path({str(tmp_path / "k.journal")!r}),
                  on_trial=lambda: print("trial", flush=True))
             """
