@@ -24,7 +24,7 @@ _DISTANCES = ("ici", "e50", "e90")
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """Decisions in order of time with all that is predicted of them."""
 
     followed: Followed
@@ -75,7 +75,7 @@ def evaluate_survival(
         seed: same seed, same intervals.
     """
     at = _horizons(horizons)
-    sample, notes = _known(
+    sample, notes = known_sample(
         time, event, [risk], at, probability, group=group, cause=cause, grid=survival_grid, reference=reference
     )
     followed = sample.followed
@@ -114,7 +114,7 @@ def compare_survival(
     `_difference_high` and two-sided `_p_value`. Decisions that lack either risk are left out and `notes` tells how many.
     """
     nothing = np.empty((len(np.asarray(time)), 0))
-    sample, notes = _known(
+    sample, notes = known_sample(
         time, event, [risk_a, risk_b], np.empty(0), nothing, group=group, cause=cause, grid=None, reference=reference
     )
     followed = sample.followed
@@ -150,7 +150,7 @@ def _horizons(horizons: Sequence[float]) -> Floats:
     return at
 
 
-def _known(
+def known_sample(
     time: ArrayLike,
     event: ArrayLike,
     risks: Sequence[ArrayLike],
@@ -161,7 +161,7 @@ def _known(
     cause: int,
     grid: tuple[ArrayLike, ArrayLike] | None,
     reference: tuple[ArrayLike, ArrayLike] | None,
-) -> tuple[_Sample, list[str]]:
+) -> tuple[Sample, list[str]]:
     """Return the decisions with all that is needed, in order of time, and notes on those left out."""
     days, kind = np.asarray(time, dtype=np.float64), np.asarray(event, dtype=np.float64)
     columns = [np.asarray(risk, dtype=np.float64) for risk in risks]
@@ -188,7 +188,7 @@ def _known(
     within = when <= horizons[-1] if len(horizons) else np.zeros(len(when), dtype=bool)
     followed = Followed.over(days[keep], kind[keep], cause=cause)
     rows = np.flatnonzero(keep)[followed.order]
-    sample = _Sample(
+    sample = Sample(
         followed,
         [column[rows] for column in columns],
         predicted[rows],
@@ -229,7 +229,7 @@ def _reference(reference: tuple[ArrayLike, ArrayLike] | None) -> tuple[Floats, N
     return time[known], event[known].astype(np.int64)
 
 
-def _all_metrics(sample: _Sample, weights: Floats, horizons: Floats) -> dict[str, Floats]:
+def _all_metrics(sample: Sample, weights: Floats, horizons: Floats) -> dict[str, Floats]:
     """Return every metric (R,) for rows of weights (R, n); those of a horizon under `name@place`."""
     followed, (risk,) = sample.followed, sample.risks
     seen = seen_each(followed, weights, sample.reference)
@@ -265,7 +265,7 @@ def _one_horizon(followed: Followed, p: Floats, weights: Floats, seen: Seen, *, 
     return found | {name: np.full(len(weights), np.nan) for name in _DISTANCES}
 
 
-def _both_rankings(sample: _Sample, weights: Floats, *, tau: float) -> list[dict[str, Floats]]:
+def _both_rankings(sample: Sample, weights: Floats, *, tau: float) -> list[dict[str, Floats]]:
     seen = seen_each(sample.followed, weights, sample.reference)
     return [
         {
@@ -302,7 +302,7 @@ def _with_interval(
 
 
 def _at_horizon(
-    sample: _Sample, place: int, horizon: float, estimates: Mapping[str, Floats], resampled: Mapping[str, Floats]
+    sample: Sample, place: int, horizon: float, estimates: Mapping[str, Floats], resampled: Mapping[str, Floats]
 ) -> dict[str, Any]:
     """Return the row of one horizon."""
     followed, p = sample.followed, sample.probability[:, place]
