@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import linregress, spearmanr, ttest_1samp
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from theracast_training.continuous_evaluation import evaluate_continuous, metrics_each
-from theracast_training.resampling import percentile_interval, resample_counts
+from theracast_training.continuous_evaluation import compare_continuous, evaluate_continuous, metrics_each
+from theracast_training.resampling import percentile_interval, resample_counts, two_sided_p
 
 Floats = NDArray[np.float64]
 METRICS = ("r2", "rmse", "mae", "mean_bias", "spearman", "calibration_slope", "calibration_intercept")
@@ -146,3 +146,24 @@ def test_what_cannot_be_meant_is_refused(change: dict[str, Any], message: str) -
     y, estimate = _sample(10)
     with pytest.raises(ValueError, match=message):
         evaluate_continuous(**{"y": y, "estimate": estimate} | change, bootstrap=0)
+
+
+def test_two_estimates_are_compared_on_the_same_resamples() -> None:
+    y, estimate = _sample(70, seed=9)
+    worse = estimate + np.random.default_rng(0).normal(0, 12, 70)
+    gaps = worse.copy()
+    gaps[:4] = np.nan
+    found = compare_continuous(y, estimate, gaps, bootstrap=150, seed=5)
+    assert found["notes"] == ["4 of 70 decisions have no estimate and are left out"]
+    y, estimate, worse = y[4:], estimate[4:], worse[4:]
+    drawn = []
+    for counts in np.concatenate(list(resample_counts(66, resamples=150, seed=5))):
+        rows = np.repeat(np.arange(66), counts.astype(int))
+        drawn.append(np.subtract(_expected(y[rows], estimate[rows]), _expected(y[rows], worse[rows])))
+    for place, name in ((0, "r2"), (1, "rmse"), (2, "mae"), (4, "spearman")):
+        values = np.asarray(drawn)[:, place]
+        assert found[f"{name}_difference"] == pytest.approx(_expected(y, estimate)[place] - _expected(y, worse)[place])
+        bounds = (found[f"{name}_difference_low"], found[f"{name}_difference_high"])
+        assert bounds == pytest.approx(percentile_interval(values))
+        assert found[f"{name}_p_value"] == two_sided_p(values)
+    assert compare_continuous([], [], [], bootstrap=10)["rmse_difference"] is None

@@ -17,8 +17,8 @@ from sklearn.metrics import cohen_kappa_score
 
 from theracast_training import ordinal_metrics as measures
 from theracast_training.evaluation import evaluate_binary
-from theracast_training.ordinal_evaluation import evaluate_ordinal
-from theracast_training.resampling import percentile_interval, resample_counts
+from theracast_training.ordinal_evaluation import compare_ordinal, evaluate_ordinal
+from theracast_training.resampling import percentile_interval, resample_counts, two_sided_p
 
 Floats = NDArray[np.float64]
 METRICS = ("c_ordinal", "somers_d", "rps", "rps_null", "rps_scaled", "kappa_quadratic", "calibration_slope")
@@ -197,3 +197,27 @@ def test_what_cannot_be_meant_is_refused(change: dict[str, Any], message: str) -
     level, p, _ = _sample(10)
     with pytest.raises(ValueError, match=message):
         evaluate_ordinal(**{"level": level, "probability": p} | change, bootstrap=0)
+
+
+def test_two_models_are_compared_on_the_same_resamples() -> None:
+    level, p, score = _sample(90, seed=11)
+    other = score + np.random.default_rng(0).normal(size=90)
+    q = measures.of_each_level(expit(CUTS + other[:, None]))
+    gaps = q.copy()
+    gaps[:5, 1] = np.nan
+    found = compare_ordinal(level, p, gaps, bootstrap=120, seed=6)
+    assert found["notes"][0] == "5 of 90 decisions have no score and are left out"
+    level, score, other = level[5:], score[5:], other[5:]
+    drawn = []
+    for counts in np.concatenate(list(resample_counts(85, resamples=120, seed=6))):
+        rows = np.repeat(np.arange(85), counts.astype(int))
+        drawn.append([somersd(level[rows], one[rows]).statistic / 2 for one in (score, other)])
+    values = np.subtract(*np.asarray(drawn).T)
+    bounds = (found["c_ordinal_difference_low"], found["c_ordinal_difference_high"])
+    assert bounds == pytest.approx(percentile_interval(values))
+    assert found["c_ordinal_p_value"] == two_sided_p(values)
+    alone = [evaluate_ordinal(level, one[5:], bootstrap=0)["rps"] for one in (p, q)]
+    assert found["rps_difference"] == pytest.approx(alone[0] - alone[1])
+    assert compare_ordinal([], np.empty((0, 3)), np.empty((0, 3)), bootstrap=10)["rps_p_value"] is None
+    with pytest.raises(ValueError, match="same shape"):
+        compare_ordinal(level, p, p[:, :3], bootstrap=0)

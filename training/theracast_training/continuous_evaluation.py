@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
-from theracast_training.resampling import Floats, number, percentile_interval, resample_counts
+from theracast_training.resampling import Floats, number, resample_counts, with_difference, with_interval
 
 FEW = 10
 """Fewer decisions than this are noted."""
 LEAST_IN_GROUP = 10
 
 _METRICS = ("r2", "rmse", "mae", "mean_bias", "spearman", "calibration_slope", "calibration_intercept", "coverage")
+_COMPARED = ("rmse", "mae", "r2", "spearman")
 
 
 def evaluate_continuous(
@@ -47,7 +48,11 @@ def evaluate_continuous(
         seed: same seed, same intervals.
         group: (n,) patients, where a patient may have several decisions: whole patients are then drawn.
     """
-    outcome, guess, inside, mass, groups, notes = _known(y, estimate, low=low, high=high, weight=weight, group=group)
+    if (low is None) != (high is None):
+        raise ValueError("give both low and high of the intervals, or neither")
+    intervals = (low, high) if low is not None and high is not None else ()
+    outcome, guess, ends, mass, groups, notes = _known(y, estimate, others=intervals, weight=weight, group=group)
+    inside = _inside(outcome, ends)
     n = len(outcome)
     estimates: dict[str, Floats] = {}
     resampled: list[dict[str, Floats]] = []
@@ -64,9 +69,44 @@ def evaluate_continuous(
         "mean_estimate": number(float(mass @ guess) / total) if total > 0 else None,
     }
     for name in _METRICS:
-        result |= _with_interval(name, estimates, resampled)
+        result |= with_interval(name, _value(estimates, name), _joined(resampled, name))
     result["groups"] = calibration_groups(outcome, guess, weight=mass)
     return result | {"bootstrap": bootstrap, "notes": notes + _few_notes(result, outcome, guess, bootstrap)}
+
+
+def compare_continuous(
+    y: ArrayLike,
+    estimate_a: ArrayLike,
+    estimate_b: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    group: ArrayLike | None = None,
+) -> dict[str, Any]:
+    """Return how much better `estimate_a` is than `estimate_b` on the same decisions, as plain JSON.
+
+    For `rmse`, `mae` (a minus b, below 0 favours a), `r2` and `spearman` (above 0 favours a): `_a`, `_b`, `_difference`
+    with `_difference_low`, `_difference_high` and two-sided `_p_value`, every resample used for both. Decisions that lack
+    either are left out and `notes` tells how many.
+    """
+    outcome, first_of, other, mass, groups, notes = _known(
+        y, estimate_a, others=(estimate_b,), weight=weight, group=group
+    )
+    result: dict[str, Any] = {"n": len(outcome)}
+    estimates: list[dict[str, Floats]] = [{}, {}]
+    differences: list[dict[str, Floats]] = []
+    if len(outcome):
+        pair = (first_of, other[0])
+        estimates = [metrics_each(outcome, guess, mass[None, :]) for guess in pair]
+        for counts in resample_counts(len(outcome), resamples=bootstrap, seed=seed, group=groups):
+            first, second = (metrics_each(outcome, guess, counts * mass) for guess in pair)
+            differences.append({name: first[name] - second[name] for name in _COMPARED})
+    for name in _COMPARED:
+        values = [_value(found, name) for found in estimates]
+        result |= with_difference(name, values[0], values[1], _joined(differences, name))
+    few = [f"only {len(outcome)} decisions: read every figure here as an indication only"] if len(outcome) < FEW else []
+    return result | {"bootstrap": bootstrap, "notes": notes + few}
 
 
 def metrics_each(y: Floats, estimate: Floats, weights: Floats, *, inside: Floats | None = None) -> dict[str, Floats]:
@@ -138,17 +178,13 @@ def _known(
     y: ArrayLike,
     estimate: ArrayLike,
     *,
-    low: ArrayLike | None,
-    high: ArrayLike | None,
+    others: Sequence[ArrayLike],
     weight: ArrayLike | None,
     group: ArrayLike | None,
-) -> tuple[Floats, Floats, Floats | None, Floats, NDArray[Any] | None, list[str]]:
-    """Return outcomes, estimates, cover, weights and groups of the decisions with both, and notes on the others."""
-    if (low is None) != (high is None):
-        raise ValueError("give both low and high of the intervals, or neither")
+) -> tuple[Floats, Floats, list[Floats], Floats, NDArray[Any] | None, list[str]]:
+    """Return outcomes, estimates, other columns, weights and groups of the decisions with all, and notes on the rest."""
     outcome = np.asarray(y, dtype=np.float64)
-    others = [estimate, *([low, high] if low is not None and high is not None else [])]
-    columns = [np.asarray(one, dtype=np.float64) for one in others]
+    columns = [np.asarray(one, dtype=np.float64) for one in (estimate, *others)]
     mass = np.ones_like(outcome) if weight is None else np.asarray(weight, dtype=np.float64)
     if outcome.ndim != 1 or any(column.shape != outcome.shape for column in [*columns, mass]):
         raise ValueError(
@@ -168,12 +204,17 @@ def _known(
     outcome, mass, columns = outcome[keep], mass[keep], [column[keep] for column in columns]
     if not (np.isfinite(outcome).all() and np.isfinite(columns[0]).all()):
         raise ValueError("outcomes and estimates must be finite; give NaN where there is none")
-    inside = None
-    if len(columns) > 1:
-        if (columns[1] > columns[2]).any():
-            raise ValueError("an interval's low end must not lie above its high end")
-        inside = ((outcome >= columns[1]) & (outcome <= columns[2])).astype(np.float64)
-    return outcome, columns[0], inside, mass, None if group is None else np.asarray(group)[keep], notes
+    return outcome, columns[0], columns[1:], mass, None if group is None else np.asarray(group)[keep], notes
+
+
+def _inside(y: Floats, ends: list[Floats]) -> Floats | None:
+    """Return (n,) 1 where the outcome lies in its interval, both ends included; None without intervals."""
+    if not ends:
+        return None
+    low, high = ends
+    if (low > high).any():
+        raise ValueError("an interval's low end must not lie above its high end")
+    return ((y >= low) & (y <= high)).astype(np.float64)
 
 
 def _ranks_each(values: Floats, weights: Floats) -> Floats:
@@ -191,13 +232,12 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
 
 
-def _with_interval(
-    name: str, estimates: Mapping[str, Floats], resampled: list[dict[str, Floats]]
-) -> dict[str, float | None]:
-    estimate = number(float(estimates[name][0])) if name in estimates else None
-    values = np.concatenate([block[name] for block in resampled]) if resampled else np.empty(0)
-    low, high = percentile_interval(values) if estimate is not None else (None, None)
-    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+def _value(estimates: Mapping[str, Floats], name: str) -> float | None:
+    return number(float(estimates[name][0])) if name in estimates else None
+
+
+def _joined(blocks: list[dict[str, Floats]], name: str) -> Floats:
+    return np.concatenate([block[name] for block in blocks]) if blocks else np.empty(0)
 
 
 def _few_notes(result: Mapping[str, Any], y: Floats, estimate: Floats, bootstrap: int) -> list[str]:

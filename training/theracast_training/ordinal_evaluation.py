@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from theracast_training import ordinal_metrics as measures
 from theracast_training.evaluation import evaluate_binary
 from theracast_training.metrics import wilson
-from theracast_training.resampling import Floats, number, percentile_interval, resample_counts
+from theracast_training.resampling import Floats, number, resample_counts, with_difference, with_interval
 
 FEW = 10
 """A level held by fewer decisions is noted."""
@@ -60,7 +60,7 @@ def evaluate_ordinal(
             for counts in resample_counts(n, resamples=bootstrap, seed=seed, group=groups)
         ]
     for name in _METRICS:
-        result |= _with_interval(name, estimates, resampled)
+        result |= with_interval(name, _value(estimates, name), _joined(resampled, name))
     confusion = np.zeros((levels, levels), dtype=np.int64)
     np.add.at(confusion, (observed, named), 1)
     result["levels"] = _level_rows(observed, p, mass)
@@ -83,6 +83,44 @@ def evaluate_ordinal(
         bare = [name for name in _METRICS if result[name] is not None and result[f"{name}_low"] is None]
         notes += [f"too few usable resamples for an interval of: {', '.join(bare)}"] if bare else []
     return result | {"bootstrap": bootstrap, "notes": notes}
+
+
+def compare_ordinal(
+    level: ArrayLike,
+    probability_a: ArrayLike,
+    probability_b: ArrayLike,
+    *,
+    weight: ArrayLike | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    group: ArrayLike | None = None,
+) -> dict[str, Any]:
+    """Return how much better `probability_a` is than `probability_b` on the same decisions, as plain JSON.
+
+    For `c_ordinal` (a minus b, above 0 favours a) and `rps` (below 0 favours a): `_a`, `_b`, `_difference` with
+    `_difference_low`, `_difference_high` and two-sided `_p_value`, every resample used for both. Decisions that lack
+    either are left out and `notes` tells how many.
+    """
+    p_a, p_b = (np.asarray(p, dtype=np.float64) for p in (probability_a, probability_b))
+    if p_a.shape != p_b.shape:
+        raise ValueError(f"both probabilities must have the same shape, not {p_a.shape} and {p_b.shape}")
+    unknown = np.isnan(np.hstack([p_a, p_b])).any(axis=1)
+    both = [np.where(unknown[:, None], np.nan, p) for p in (p_a, p_b)]
+    known = [_known(level, p, None, weight, group) for p in both]
+    observed, _, _, mass, groups, notes = known[0]
+    result: dict[str, Any] = {"n": len(observed)}
+    estimates: list[dict[str, Floats]] = [{}, {}]
+    differences: list[dict[str, Floats]] = []
+    if len(observed):
+        pair = [(one[1], one[2]) for one in known]
+        estimates = [_compared(observed, p, linear, mass[None, :]) for p, linear in pair]
+        for counts in resample_counts(len(observed), resamples=bootstrap, seed=seed, group=groups):
+            first, second = (_compared(observed, p, linear, counts * mass) for p, linear in pair)
+            differences.append({name: first[name] - second[name] for name in first})
+    for name in ("c_ordinal", "rps"):
+        values = [_value(found, name) for found in estimates]
+        result |= with_difference(name, values[0], values[1], _joined(differences, name))
+    return result | {"bootstrap": bootstrap, "notes": notes + _few_notes(observed, p_a.shape[1])}
 
 
 def _known(
@@ -140,13 +178,19 @@ def _all_metrics(
     }
 
 
-def _with_interval(
-    name: str, estimates: Mapping[str, Floats], resampled: list[dict[str, Floats]]
-) -> dict[str, float | None]:
-    estimate = number(float(estimates[name][0])) if name in estimates else None
-    values = np.concatenate([block[name] for block in resampled]) if resampled else np.empty(0)
-    low, high = percentile_interval(values) if estimate is not None else (None, None)
-    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+def _compared(level: NDArray[np.int64], p: Floats, linear: Floats, weights: Floats) -> dict[str, Floats]:
+    return {
+        "c_ordinal": measures.c_ordinal_each(level, linear, weights),
+        "rps": measures.ranked_probability_score_each(level, p, weights),
+    }
+
+
+def _value(estimates: Mapping[str, Floats], name: str) -> float | None:
+    return number(float(estimates[name][0])) if name in estimates else None
+
+
+def _joined(blocks: list[dict[str, Floats]], name: str) -> Floats:
+    return np.concatenate([block[name] for block in blocks]) if blocks else np.empty(0)
 
 
 def _level_rows(level: NDArray[np.int64], p: Floats, mass: Floats) -> list[dict[str, Any]]:
