@@ -104,7 +104,7 @@ def compare_ordinal(
     p_a, p_b = (np.asarray(p, dtype=np.float64) for p in (probability_a, probability_b))
     if p_a.shape != p_b.shape:
         raise ValueError(f"both probabilities must have the same shape, not {p_a.shape} and {p_b.shape}")
-    unknown = np.isnan(np.hstack([p_a, p_b])).any(axis=1)
+    unknown = np.asarray(np.isnan(np.hstack([p_a, p_b])).any(axis=1))
     both = [np.where(unknown[:, None], np.nan, p) for p in (p_a, p_b)]
     known = [_known(level, p, None, weight, group) for p in both]
     observed, _, _, mass, groups, notes = known[0]
