@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from theracast_training import survival_metrics as measures
+from theracast_training.evaluation import evaluate_binary
 from theracast_training.observed import aalen_johansen, censoring, follow_up_median, kaplan_meier
 from theracast_training.survival_calibration import smooth_each
 from theracast_training.survival_metrics import Followed, cox_each, seen_each
@@ -284,3 +285,48 @@ def test_a_trial_that_ends_at_its_horizon_can_be_judged() -> None:
     auc = measures.horizon_auc_each(followed, p[followed.order], ones, seen, horizon=365.0)
     # One of five at risk was lost on day 150: what came later counts 5/4.
     assert auc[0] == pytest.approx((1.0 * 2 + 1.25 * 1 + 1.25 * 1) / (3.5 * 2))
+
+
+@pytest.mark.parametrize("name", ["tied", "competing"])
+@pytest.mark.parametrize("horizon", [3.0, 6.5])
+def test_status_at_a_horizon_makes_the_binary_evaluation_that_of_the_horizon(name: str, horizon: float) -> None:
+    time, event, risk = _given(name)
+    p = _probability(risk, np.array([horizon]))[:, 0]
+    y, weight = measures.status_at(time, event, horizon)
+    unknown = (time < horizon) & (event == 0)
+    assert (np.isnan(y) == unknown).all()
+    assert (weight[unknown] == 0).all()
+    assert weight.sum() == pytest.approx(len(time))
+    found = evaluate_binary(y, p, weight=weight, bootstrap=0)
+    followed = Followed.over(time, event)
+    score, ones = p[followed.order], np.ones((1, len(time)))
+    seen = seen_each(followed, ones)
+    auc = measures.horizon_auc_each(followed, score, ones, seen, horizon=horizon)[0]
+    brier = measures.brier_each(followed, score[:, None], ones, seen, when=np.array([horizon]))[0, 0]
+    assert (found["auc"], found["brier"]) == pytest.approx((auc, brier))
+    assert found["prevalence"] == pytest.approx(float(aalen_johansen(time, event).at(horizon)))
+
+
+def test_status_is_not_known_where_the_reference_was_not_followed_so_far() -> None:
+    time, event, _ = _given("tied")
+    y, weight = measures.status_at(time, event, 6.0, reference=(np.minimum(time, 4.0), np.where(time > 4.0, 0, event)))
+    assert np.isnan(y[time > 4.0]).all()
+    assert not np.isnan(y[(time <= 4.0) & (event == 1)]).any()
+    assert (weight[np.isnan(y)] == 0).all()
+    assert [len(part) for part in measures.status_at([], [], 6.0)] == [0, 0]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32 - 1))
+def test_order_of_decisions_and_scale_of_risk_change_no_ranking(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    time, event, risk = _given("competing")
+    shuffled = rng.permutation(len(time))
+    for metric in (measures.c_harrell, measures.c_uno):
+        expected = metric(time, event, risk)
+        assert metric(time[shuffled], event[shuffled], risk[shuffled]) == pytest.approx(expected)
+        assert metric(time, event, np.exp(2 * risk)) == pytest.approx(expected)
+        assert metric(time, event, -risk) == pytest.approx(1 - expected)
+    slope = measures.cox_slope(time, event, risk)
+    assert measures.cox_slope(time[shuffled], event[shuffled], risk[shuffled]) == pytest.approx(slope)
+    assert measures.cox_slope(time, event, 4 * risk - 7) == pytest.approx(slope / 4)

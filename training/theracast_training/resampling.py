@@ -62,6 +62,26 @@ def two_sided_p(differences: Floats) -> float | None:
     return min(1.0, 2 * (smaller + 1) / (len(present) + 1))
 
 
+def with_interval(name: str, estimate: float | None, resampled: Floats) -> dict[str, float | None]:
+    """Return the estimate beside its percentile interval over resamples (R,), as `name`, `name_low` and `name_high`."""
+    low, high = percentile_interval(resampled) if estimate is not None else (None, None)
+    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+
+
+def with_difference(name: str, first: float | None, second: float | None, resampled: Floats) -> dict[str, float | None]:
+    """Return two estimates, `name_a` and `name_b`, their difference with interval and two-sided p over resamples (R,)."""
+    known = first is not None and second is not None
+    low, high = percentile_interval(resampled) if known else (None, None)
+    return {
+        f"{name}_a": first,
+        f"{name}_b": second,
+        f"{name}_difference": first - second if first is not None and second is not None else None,
+        f"{name}_difference_low": low,
+        f"{name}_difference_high": high,
+        f"{name}_p_value": two_sided_p(resampled) if known else None,
+    }
+
+
 def number(value: float) -> float | None:
     """Return the value as a plain float for JSON, None where it is not finite."""
     return float(value) if np.isfinite(value) else None

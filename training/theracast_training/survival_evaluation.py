@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theracast_training import survival_metrics as measures
 from theracast_training.observed import aalen_johansen, follow_up_median
-from theracast_training.resampling import Floats, number, percentile_interval, resample_counts, two_sided_p
+from theracast_training.resampling import Floats, number, resample_counts, with_difference, with_interval
 from theracast_training.survival_calibration import calibration_groups, errors_each
 from theracast_training.survival_metrics import Followed, Seen, seen_each
 
@@ -24,7 +24,7 @@ _DISTANCES = ("ici", "e50", "e90")
 
 
 @dataclass(frozen=True)
-class _Sample:
+class Sample:
     """Decisions in order of time with all that is predicted of them."""
 
     followed: Followed
@@ -75,7 +75,7 @@ def evaluate_survival(
         seed: same seed, same intervals.
     """
     at = _horizons(horizons)
-    sample, notes = _known(
+    sample, notes = known_sample(
         time, event, [risk], at, probability, group=group, cause=cause, grid=survival_grid, reference=reference
     )
     followed = sample.followed
@@ -89,7 +89,7 @@ def evaluate_survival(
         blocks = resample_counts(n, resamples=bootstrap, seed=seed, group=sample.group)
         resampled = _joined([_all_metrics(sample, counts, at) for counts in blocks])
     for name in _ONCE:
-        result |= _with_interval(name, name, estimates, resampled)
+        result |= _estimated(name, name, estimates, resampled)
     result["horizons"] = [_at_horizon(sample, place, day, estimates, resampled) for place, day in enumerate(at)]
     notes += _notes(result, n=n, events=events, grid=survival_grid is not None, bootstrap=bootstrap)
     return result | {"bootstrap": bootstrap, "notes": notes}
@@ -114,7 +114,7 @@ def compare_survival(
     `_difference_high` and two-sided `_p_value`. Decisions that lack either risk are left out and `notes` tells how many.
     """
     nothing = np.empty((len(np.asarray(time)), 0))
-    sample, notes = _known(
+    sample, notes = known_sample(
         time, event, [risk_a, risk_b], np.empty(0), nothing, group=group, cause=cause, grid=None, reference=reference
     )
     followed = sample.followed
@@ -130,16 +130,8 @@ def compare_survival(
         )
         differences = _joined([{name: first[name] - second[name] for name in first} for first, second in pairs])
     for name in ("c_harrell", "c_uno"):
-        values = [_value(found, name) for found in estimates]
-        low, high = percentile_interval(differences.get(name, np.empty(0)))
-        first, second = values
-        result |= {f"{name}_a": first, f"{name}_b": second}
-        result |= {
-            f"{name}_difference": None if first is None or second is None else first - second,
-            f"{name}_difference_low": low,
-            f"{name}_difference_high": high,
-            f"{name}_p_value": two_sided_p(differences.get(name, np.empty(0))),
-        }
+        first, second = (_value(found, name) for found in estimates)
+        result |= with_difference(name, first, second, differences.get(name, np.empty(0)))
     return result | {"bootstrap": bootstrap, "notes": notes + _few_notes(n, events)}
 
 
@@ -150,7 +142,7 @@ def _horizons(horizons: Sequence[float]) -> Floats:
     return at
 
 
-def _known(
+def known_sample(
     time: ArrayLike,
     event: ArrayLike,
     risks: Sequence[ArrayLike],
@@ -161,7 +153,7 @@ def _known(
     cause: int,
     grid: tuple[ArrayLike, ArrayLike] | None,
     reference: tuple[ArrayLike, ArrayLike] | None,
-) -> tuple[_Sample, list[str]]:
+) -> tuple[Sample, list[str]]:
     """Return the decisions with all that is needed, in order of time, and notes on those left out."""
     days, kind = np.asarray(time, dtype=np.float64), np.asarray(event, dtype=np.float64)
     columns = [np.asarray(risk, dtype=np.float64) for risk in risks]
@@ -188,7 +180,7 @@ def _known(
     within = when <= horizons[-1] if len(horizons) else np.zeros(len(when), dtype=bool)
     followed = Followed.over(days[keep], kind[keep], cause=cause)
     rows = np.flatnonzero(keep)[followed.order]
-    sample = _Sample(
+    sample = Sample(
         followed,
         [column[rows] for column in columns],
         predicted[rows],
@@ -229,7 +221,7 @@ def _reference(reference: tuple[ArrayLike, ArrayLike] | None) -> tuple[Floats, N
     return time[known], event[known].astype(np.int64)
 
 
-def _all_metrics(sample: _Sample, weights: Floats, horizons: Floats) -> dict[str, Floats]:
+def _all_metrics(sample: Sample, weights: Floats, horizons: Floats) -> dict[str, Floats]:
     """Return every metric (R,) for rows of weights (R, n); those of a horizon under `name@place`."""
     followed, (risk,) = sample.followed, sample.risks
     seen = seen_each(followed, weights, sample.reference)
@@ -265,7 +257,7 @@ def _one_horizon(followed: Followed, p: Floats, weights: Floats, seen: Seen, *, 
     return found | {name: np.full(len(weights), np.nan) for name in _DISTANCES}
 
 
-def _both_rankings(sample: _Sample, weights: Floats, *, tau: float) -> list[dict[str, Floats]]:
+def _both_rankings(sample: Sample, weights: Floats, *, tau: float) -> list[dict[str, Floats]]:
     seen = seen_each(sample.followed, weights, sample.reference)
     return [
         {
@@ -288,21 +280,19 @@ def _value(estimates: Mapping[str, Floats], key: str) -> float | None:
     return number(float(estimates[key][0])) if key in estimates else None
 
 
-def _with_interval(
+def _estimated(
     name: str, key: str, estimates: Mapping[str, Floats], resampled: Mapping[str, Floats]
 ) -> dict[str, float | None]:
-    low, high = percentile_interval(resampled.get(key, np.empty(0)))
-    estimate = _value(estimates, key)
-    if estimate is None:
-        low = high = None
+    found = with_interval(name, _value(estimates, key), resampled.get(key, np.empty(0)))
+    estimate, high = found[name], found[f"{name}_high"]
     if name in _DISTANCES and estimate is not None and high is not None:
         high = max(high, estimate)
-        low = max(0.0, 2 * estimate - high)
-    return {name: estimate, f"{name}_low": low, f"{name}_high": high}
+        found |= {f"{name}_low": max(0.0, 2 * estimate - high), f"{name}_high": high}
+    return found
 
 
 def _at_horizon(
-    sample: _Sample, place: int, horizon: float, estimates: Mapping[str, Floats], resampled: Mapping[str, Floats]
+    sample: Sample, place: int, horizon: float, estimates: Mapping[str, Floats], resampled: Mapping[str, Floats]
 ) -> dict[str, Any]:
     """Return the row of one horizon."""
     followed, p = sample.followed, sample.probability[:, place]
@@ -313,7 +303,7 @@ def _at_horizon(
         "predicted": number(float(p.mean())) if len(p) else None,
     }
     for name in _AT_HORIZON:
-        row |= _with_interval(name, f"{name}@{place}", estimates, resampled)
+        row |= _estimated(name, f"{name}@{place}", estimates, resampled)
     if sample.group is None and len(p):
         low, high = aalen_johansen(followed.time, followed.event).interval_at(horizon)
         row |= {"observed_low": number(float(low)), "observed_high": number(float(high))}

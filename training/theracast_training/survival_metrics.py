@@ -155,6 +155,32 @@ def cox_slope(
     return float(cox_slope_each(followed, _taken(risk, followed), mass)[0])
 
 
+def status_at(
+    time: ArrayLike,
+    event: ArrayLike,
+    horizon: float,
+    *,
+    reference: tuple[ArrayLike, ArrayLike] | None = None,
+    cause: int = 1,
+) -> tuple[Floats, Floats]:
+    """Return (n,) whether the event came by the horizon, NaN where not known, and (n,) weights for those who are known.
+
+    Weights are inverse chances of being known, 0 for the others: with them `evaluate_binary` judges probabilities by the
+    horizon as binary ones. A chance of 0 (`reference` was not followed so far) makes the state NaN too.
+    """
+    followed, ones = _laid_out(time, event, None, cause=cause)
+    y, weight = np.full(len(followed.time), np.nan), np.zeros(len(followed.time))
+    if not len(y):
+        return y, weight
+    when = np.asarray([horizon], dtype=np.float64)
+    seen = seen_each(followed, ones, reference)
+    status, inverse = _status_each(followed, seen, when)
+    known = np.isfinite(inverse[0]) & (inverse[0] > 0)
+    y[followed.order] = np.where(known, status, np.nan)
+    weight[followed.order] = np.where(known, inverse[0], 0.0)
+    return y, weight
+
+
 def seen_each(followed: Followed, weights: Floats, reference: tuple[ArrayLike, ArrayLike] | None = None) -> Seen:
     """Return the chances of being seen, by the decisions themselves or by a reference (time, event)."""
     return Seen.each(followed, weights) if reference is None else Seen.by(followed, censoring_curve(*reference))
