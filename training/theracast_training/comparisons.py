@@ -13,8 +13,10 @@ from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
+from theracast_training.continuous_evaluation import evaluate_continuous
 from theracast_training.develop import Judgement, TaskResult, curve_days
 from theracast_training.evaluation import compare_paired, evaluate_binary
+from theracast_training.ordinal_evaluation import evaluate_ordinal
 from theracast_training.prepare import Prepared
 from theracast_training.splits import Folds
 from theracast_training.study import BaselineSection
@@ -173,7 +175,27 @@ def evaluate_target(
         figures |= {
             "survival": _survival_figures(target, judged, reference, group=group, bootstrap=bootstrap, seed=seed)
         }
+    again: dict[str, Any] = {"bootstrap": bootstrap, "seed": seed, "group": group}
+    if target.kind == "ordinal":
+        assert judged.answers is not None
+        assert target.values is not None
+        levels = level_probabilities(judged.answers, main_level=target.main_level)
+        figures |= {"ordinal": evaluate_ordinal(target.values, levels, score=judged.linear, **again)}
+    if target.kind == "continuous":
+        assert target.values is not None
+        figures = evaluate_continuous(target.values, judged.probability, **again)
     return figures
+
+
+def level_probabilities(reached: Floats, *, main_level: int) -> Floats:
+    """Return (n, K) probabilities of each level from those of a level or a better one, the leading one first."""
+    rest = np.delete(np.arange(1, reached.shape[1] + 1), main_level - 1)
+    ordered = np.empty_like(reached)
+    ordered[:, [main_level - 1, *(rest - 1)]] = reached
+    ends = np.ones((len(reached), 1))
+    whole = np.hstack([ends, ordered, 0 * ends])
+    found: Floats = whole[:, :-1] - whole[:, 1:]
+    return found
 
 
 def _survival_figures(
@@ -222,7 +244,7 @@ def evaluate_by_day(own: Mapping[str, Judged], prepared: Prepared) -> dict[str, 
 def compare_with(rivals: Sequence[Rival], own: Mapping[str, Judged], prepared: Prepared) -> list[dict[str, Any]]:
     """Return one paired comparison per rival and site at which both have answered."""
     records = []
-    for rival in rivals:
+    for rival in rivals if prepared.target.kind != "continuous" else ():
         for site, mine in own.items():
             if site not in rival.judged:
                 continue

@@ -155,7 +155,8 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 
 def _survival(at_risk: Floats, ended: Floats) -> Floats:
-    return np.cumprod(np.clip(1 - _share(ended, at_risk), 0.0, 1.0))
+    found: Floats = np.cumprod(np.clip(1 - _share(ended, at_risk), 0.0, 1.0)).astype(np.float64)
+    return found
 
 
 def _variance(at_risk: Floats, events: Floats, of_cause: Floats, earlier: Floats, incidence: Floats) -> Floats:

@@ -100,6 +100,17 @@ def _site_lines(site: str, figures: Mapping[str, Any]) -> list[str]:
             f"({shown['auc_low']} to {shown['auc_high']})  Brier {shown['brier']}  "
             f"slope {_shown(figures.get('calibration_slope'))}"
         )
+    ordered = figures.get("ordinal")
+    if ordered:
+        lines.append(
+            f"  {site:24} n {ordered['n']:5d}  ordinal C {_shown(ordered['c_ordinal'])} "
+            f"({_shown(ordered['c_ordinal_low'])} to {_shown(ordered['c_ordinal_high'])})"
+        )
+    if "r2" in figures:
+        lines.append(
+            f"  {site:24} n {figures['n']:5d}  R2 {_shown(figures['r2'])} ({_shown(figures['r2_low'])} to "
+            f"{_shown(figures['r2_high'])})  RMSE {_shown(figures['rmse'])}  slope {_shown(figures['calibration_slope'])}"
+        )
     timed = figures.get("survival")
     if timed:
         lines.append(
