@@ -154,6 +154,7 @@ def test_a_reference_followed_too_briefly_is_noted() -> None:
     assert found["horizons"][0]["brier"] is not None
     assert found["horizons"][1]["brier"] is found["horizons"][1]["auc"] is found["c_uno"] is found["ibs"] is None
     assert any("365 days: by the reference" in note for note in found["notes"])
+    assert any("integrated Brier score is missing" in note for note in found["notes"])
 
 
 def test_what_cannot_be_estimated_is_none_and_noted() -> None:

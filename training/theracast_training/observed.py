@@ -155,8 +155,7 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 
 def _survival(at_risk: Floats, ended: Floats) -> Floats:
-    found: Floats = np.cumprod(np.clip(1 - _share(ended, at_risk), 0.0, 1.0)).astype(np.float64)
-    return found
+    return np.asarray(np.cumprod(np.clip(1 - _share(ended, at_risk), 0.0, 1.0)), dtype=np.float64)
 
 
 def _variance(at_risk: Floats, events: Floats, of_cause: Floats, earlier: Floats, incidence: Floats) -> Floats:

@@ -12,7 +12,7 @@ from theracast_training import survival_metrics as measures
 from theracast_training.observed import Curve, aalen_johansen, kaplan_meier, numbers_at_risk
 from theracast_training.resampling import Floats, resample_counts
 from theracast_training.survival_calibration import calibration_groups, smooth_each
-from theracast_training.survival_evaluation import FEW, known_sample
+from theracast_training.survival_evaluation import FEW, checked_horizons, known_sample
 from theracast_training.survival_metrics import Followed, seen_each
 
 GROUP_NAMES = {2: ("low", "high"), 3: ("low", "middle", "high"), 4: ("lowest", "lower", "higher", "highest")}
@@ -52,7 +52,7 @@ def survival_curves(
     the groups show the cumulative incidence (`kind`) instead of the survival. `auc` is by the grid's probabilities, or by
     the risk where there is no grid. What does not exist is None.
     """
-    at = np.asarray(horizons, dtype=np.float64)
+    at = checked_horizons(horizons)
     sample, _ = known_sample(
         time, event, [risk], at, probability, group=group, cause=cause, grid=survival_grid, reference=reference
     )

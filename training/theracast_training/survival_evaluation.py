@@ -74,7 +74,7 @@ def evaluate_survival(
         bootstrap: resamples; 0 gives no intervals.
         seed: same seed, same intervals.
     """
-    at = _horizons(horizons)
+    at = checked_horizons(horizons)
     sample, notes = known_sample(
         time, event, [risk], at, probability, group=group, cause=cause, grid=survival_grid, reference=reference
     )
@@ -135,7 +135,8 @@ def compare_survival(
     return result | {"bootstrap": bootstrap, "notes": notes + _few_notes(n, events)}
 
 
-def _horizons(horizons: Sequence[float]) -> Floats:
+def checked_horizons(horizons: Sequence[float]) -> Floats:
+    """Return the horizons in days as an array, or say why they cannot be meant."""
     at = np.asarray(horizons, dtype=np.float64)
     if at.ndim != 1 or not len(at) or not (at > 0).all() or not (np.diff(at) > 0).all():
         raise ValueError(f"horizons must be days above 0, at least one, rising; not {list(at.ravel())}")
@@ -325,7 +326,9 @@ def _notes(result: Mapping[str, Any], *, n: int, events: int, grid: bool, bootst
     if not n or not events:
         return notes
     if grid and result["ibs"] is None:
-        notes.append("the integrated Brier score needs two days of the grid within follow-up, and its last day too")
+        notes.append(
+            "the integrated Brier score is missing: it needs two days of the grid or more, all within follow-up"
+        )
     if result["calibration_slope"] is None:
         notes.append("risk does not vary or orders every event: the calibration slope has no finite estimate")
     rows: list[tuple[Mapping[str, Any], Sequence[str], str]] = [(result, _ONCE, "")]
