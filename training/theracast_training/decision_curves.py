@@ -43,7 +43,7 @@ def survival_decision_curve(
     Args:
         time: (n,) follow-up in days.
         event: (n,) 1 where it ended with the event, 0 censored. Competing events: count them as event-free to the end of
-            follow-up, not as censored.
+            follow-up: a time beyond the horizon and event 0, not the time at which they happened.
         p: (n,) probabilities of the event by the horizon.
         horizon: days.
         weight: (n,) non-negative.
