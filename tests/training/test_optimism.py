@@ -17,6 +17,7 @@ from theracast_models.families import Recipe
 from theracast_training import metrics
 from theracast_training.optimism import no_information_brier, optimism, weigh_632_plus
 from theracast_training.refits import Fit, Floats, Rows, recipe_fit
+from theracast_training.resampling import resample_counts
 
 
 def _logistic(X: Floats, y: Floats) -> Fit:
@@ -38,7 +39,7 @@ def _data(seed: int, n: int, p: int, effect: float) -> tuple[Floats, Floats]:
 def test_is_what_a_slow_loop_gives() -> None:
     X, y = _data(1, 120, 6, 0.5)
     patients = np.repeat(np.arange(60), 2)
-    result = optimism(_logistic(X, y), y, patients=patients, resamples=12, seed=9)
+    result = optimism(_logistic(X, y), y, patients=patients, resamples=12, interval_resamples=100, seed=9)
     own = LogisticRegression(C=np.inf, max_iter=500).fit(X, y).predict_proba(X)[:, 1]
     rng = np.random.default_rng(9)
     gaps, briers, slopes, outside = [], [], [], []
@@ -57,6 +58,10 @@ def test_is_what_a_slow_loop_gives() -> None:
     assert result["auc"] == pytest.approx(roc_auc_score(y, own) - np.mean(gaps))
     assert result["brier"] == pytest.approx(brier_score_loss(y, own) - np.mean(briers))
     assert result["calibration_slope"] == pytest.approx(metrics.calibration_slope(y, own) - np.mean(slopes))
+    weights = np.concatenate(list(resample_counts(120, resamples=100, seed=9, group=patients)))
+    drawn = [roc_auc_score(y, own, sample_weight=counts) for counts in weights]
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest") - np.mean(gaps)
+    assert (result["auc_low"], result["auc_high"]) == pytest.approx((low, high))
     assert result["auc_optimism_error"] == pytest.approx(np.std(gaps, ddof=1) / np.sqrt(12))
     rate = (roc_auc_score(y, own) - np.mean(outside)) / (roc_auc_score(y, own) - 0.5)
     share = 0.632 / (1 - 0.368 * rate)
@@ -84,7 +89,7 @@ def test_corrected_figures_are_those_of_new_patients(effect: float, error: float
     X_new, y_new = _data(999, 10_000, 12, effect)
     for seed in range(8):
         X, y = _data(seed, 150, 12, effect)
-        found = optimism(_logistic(X, y), y, patients=np.arange(150), resamples=30, seed=seed)
+        found = optimism(_logistic(X, y), y, patients=np.arange(150), resamples=30, interval_resamples=2, seed=seed)
         model = LogisticRegression(C=np.inf, max_iter=500).fit(X, y)
         fresh = model.predict_proba(X_new)[:, 1]
         corrected.append((found["auc"], found["brier"], found["calibration_slope"]))
@@ -112,7 +117,7 @@ def test_a_recipe_is_resampled_by_whole_patients() -> None:
         learnt.append(rows)
         return procedure(rows)
 
-    result = optimism(watched, y, patients=patients, resamples=15, seed=1)
+    result = optimism(watched, y, patients=patients, resamples=15, interval_resamples=100, seed=1)
     json.dumps(result, allow_nan=False)
     for rows in learnt:
         counts = np.bincount(rows, minlength=160).reshape(80, 2)
@@ -120,12 +125,14 @@ def test_a_recipe_is_resampled_by_whole_patients() -> None:
     assert result["auc_low"] < result["auc"] < result["auc_high"]
     assert result["auc"] < result["auc_apparent"]
     assert result["patients"] == 80
-    assert result == optimism(procedure, y, patients=patients, resamples=15, seed=1)
+    assert result == optimism(procedure, y, patients=patients, resamples=15, interval_resamples=100, seed=1)
 
 
 def test_what_cannot_be_estimated_is_none_and_told() -> None:
     y = np.r_[np.ones(20), np.zeros(20)]
-    flat = optimism(lambda _: lambda asked: np.full(len(asked), 0.5), y, patients=np.arange(40), resamples=10)
+    flat = optimism(
+        lambda _: lambda asked: np.full(len(asked), 0.5), y, patients=np.arange(40), resamples=10, interval_resamples=20
+    )
     assert flat["calibration_slope"] is None
     assert "calibration_slope: it cannot be estimated in enough resamples" in flat["notes"]
     assert flat["auc"] == flat["auc_632plus"] == 0.5
@@ -135,7 +142,7 @@ def test_what_cannot_be_estimated_is_none_and_told() -> None:
             raise CohortError("too few")
         return lambda asked: np.linspace(0.1, 0.9, len(asked))
 
-    told = optimism(never, y, patients=np.arange(40), resamples=5)
+    told = optimism(never, y, patients=np.arange(40), resamples=5, interval_resamples=20)
     assert told["auc"] is None
     assert told["auc_apparent"] is not None
     assert "5 of 5 resamples taught nothing and are left out" in told["notes"]

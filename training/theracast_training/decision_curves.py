@@ -114,6 +114,6 @@ def _net_benefit(
     time: Floats, event: Floats, p: Floats, weights: Floats, *, horizon: float, threshold: float
 ) -> Floats:
     named = p >= threshold
-    share = weights[:, named].sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-300)
+    share: Floats = weights[:, named].sum(axis=1) / np.maximum(weights.sum(axis=1), 1e-300)
     risk = event_probability_each(time[named], event[named], weights[:, named], horizon=horizon)
     return share * (risk - (1 - risk) * threshold / (1 - threshold))

@@ -25,6 +25,9 @@ OVERALL = (
     "mean_probability",
 )
 AT_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv", "named", "net_benefit")
+Key = tuple[str, float | None]
+"""A metric, and the threshold where it has one."""
+
 CHANCE_NOTE = (
     "the widest gap between groups lies above 0 even where they do not differ: hold it against `by_chance`, the 95th "
     "percentile of the gap when the groups are dealt out at random"
@@ -82,7 +85,7 @@ def fairness(
         "bootstrap": bootstrap,
         "subgroups": {},
     }
-    options = {"thresholds": thresholds, "bootstrap": bootstrap, "seed": seed}
+    options: dict[str, Any] = {"thresholds": thresholds, "bootstrap": bootstrap, "seed": seed}
     for column, labels in subgroups.items():
         own = np.asarray(labels, dtype=object)
         if own.shape != keep.shape:
@@ -155,7 +158,7 @@ def _compared(
     reference = max(names, key=lambda name: len(members[name]))
     whole = [_values(y[rows], p[rows], mass[None, rows], thresholds) for rows in members.values()]
     point = {key: np.concatenate([one[key] for one in whole])[:, None] for key in whole[0]}
-    drawn: dict[str, list[Floats]] = {key: [] for key in point}
+    drawn: dict[Key, list[Floats]] = {key: [] for key in point}
     for counts in resample_counts(len(y), resamples=bootstrap, seed=seed, group=patients):
         found = [_values(y[rows], p[rows], counts[:, rows] * mass[rows], thresholds) for rows in members.values()]
         for key, parts in drawn.items():
@@ -175,17 +178,15 @@ def _compared(
         gaps = {key: value[names.index(other)] - value[place] for key, value in spread.items()}
         rows = {key: _with_bounds(key, gap[key], gaps[key]) for key in gap}
         differences.append({"group": other, "against": reference} | _nested(rows, thresholds))
-    rows = {key: _gap(key, point[key], spread[key], names, chance.get(key)) for key in point}
-    return {"reference": reference, "differences": differences, "gaps": _nested(rows, thresholds), "notes": notes}
+    widest = {key: _gap(key, point[key], spread[key], names, chance.get(key)) for key in point}
+    return {"reference": reference, "differences": differences, "gaps": _nested(widest, thresholds), "notes": notes}
 
 
-def _values(
-    y: Floats, p: Floats, weights: Floats, thresholds: Sequence[float]
-) -> dict[tuple[str, float | None], Floats]:
+def _values(y: Floats, p: Floats, weights: Floats, thresholds: Sequence[float]) -> dict[Key, Floats]:
     """Return (R,) of every metric, by name and threshold, for rows of weights (R, n)."""
     total = weights.sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: dict[tuple[str, float | None], Floats] = {
+        found: dict[Key, Floats] = {
             ("auc", None): metrics.auc_each(y, p, weights),
             ("brier", None): metrics.brier_each(y, p, weights),
             ("calibration_intercept", None): metrics.calibration_intercept_each(y, p, weights),
@@ -214,7 +215,7 @@ def _by_chance(
     thresholds: Sequence[float],
     bootstrap: int,
     seed: int,
-) -> dict[tuple[str, float | None], Floats] | None:
+) -> dict[Key, Floats] | None:
     """Return (R,) gaps of each metric with groups dealt out at random among patients; None where patients are in several."""
     rows = np.concatenate(list(members.values()))
     label = np.repeat(np.arange(len(members)), [len(one) for one in members.values()])
@@ -223,7 +224,7 @@ def _by_chance(
     first[owner] = label
     if (first[owner] != label).any():
         return None
-    gaps: dict[tuple[str, float | None], list[Floats]] = {}
+    gaps: dict[Key, list[Floats]] = {}
     for dealt in _dealings(first, times=bootstrap, seed=seed, width=len(rows)):
         found = [
             _values(y[rows], p[rows], (dealt[:, owner] == number) * mass[rows], thresholds)
@@ -242,15 +243,13 @@ def _dealings(label: NDArray[np.intp], *, times: int, seed: int, width: int) -> 
         yield rng.permuted(np.tile(label, (min(block, times - start), 1)), axis=1)
 
 
-def _with_bounds(key: tuple[str, float | None], gap: Floats, gaps: Floats) -> dict[str, Any]:
+def _with_bounds(key: Key, gap: Floats, gaps: Floats) -> dict[str, Any]:
     name, estimate = key[0], number(float(gap[0]))
     low, high = percentile_interval(gaps) if estimate is not None else (None, None)
     return {name: estimate, f"{name}_low": low, f"{name}_high": high}
 
 
-def _gap(
-    key: tuple[str, float | None], point: Floats, spread: Floats, names: Sequence[str], chance: Floats | None
-) -> dict[str, Any]:
+def _gap(key: Key, point: Floats, spread: Floats, names: Sequence[str], chance: Floats | None) -> dict[str, Any]:
     name, values = key[0], point[:, 0]
     found: dict[str, Any] = _with_bounds(key, np.ptp(point, axis=0), np.ptp(spread, axis=0))
     if found[name] is None:
@@ -266,7 +265,7 @@ def _gap(
     }
 
 
-def _nested(rows: Mapping[tuple[str, float | None], dict[str, Any]], thresholds: Sequence[float]) -> dict[str, Any]:
+def _nested(rows: Mapping[Key, dict[str, Any]], thresholds: Sequence[float]) -> dict[str, Any]:
     """Return the metrics side by side, those at thresholds in a list of their own."""
     result: dict[str, Any] = {}
     for name in OVERALL:

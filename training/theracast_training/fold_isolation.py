@@ -30,7 +30,7 @@ def poisoned(table: FeatureTable, rows: Rows, rng: np.random.Generator) -> Featu
         hole = rng.random(len(rows)) < 0.4
         if spec.kind == "categorical":
             column = frame[spec.name].to_numpy(dtype=object).copy()
-            column[rows] = np.where(hole, None, NEVER_SEEN)
+            column[rows] = [None if empty else NEVER_SEEN for empty in hole]
             frame[spec.name] = pd.array(column.tolist(), dtype="str")
         else:
             numbers = frame[spec.name].to_numpy(dtype=np.float64, na_value=np.nan).copy()

@@ -254,7 +254,7 @@ def _rank_auc(ranks: Floats, y: Floats) -> Floats:
     events, others = y @ known, (1 - y) @ known
     pairs = events * others
     above = y @ ranks - events * (events + 1) / 2
-    area = np.divide(above, pairs, out=np.full(ranks.shape[1], 0.5), where=pairs > 0)
+    area: Floats = np.divide(above, pairs, out=np.full(ranks.shape[1], 0.5), where=pairs > 0)
     return np.maximum(area, 1 - area)
 
 

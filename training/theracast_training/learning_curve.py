@@ -223,12 +223,12 @@ def _fitted(value: Floats, size: Floats, *, name: str, rising: bool, total: int,
         "factor": float(curves[1][0]),
         "exponent": float(curves[2][0]),
         "expected": expected,
-        "sentence": _sentence(name, size, complete.mean(axis=0), expected[-1], limit=float(curves[0][0])),
+        "sentence": _sentence(name, size, complete.mean(axis=0), expected[-1], limit=float(curves[0][0]), total=total),
         "note": None,
     }
 
 
-def _sentence(name: str, size: Floats, mean: Floats, doubled: dict[str, Any], *, limit: float) -> str:
+def _sentence(name: str, size: Floats, mean: Floats, doubled: dict[str, Any], *, limit: float, total: int) -> str:
     label = {"auc": "AUC", "brier": "Brier score"}[name]
     seen = (
         f"From {size[0]:.0f} to {size[-1]:.0f} patients to learn from, the {label} in held-out patients went from "
@@ -236,7 +236,9 @@ def _sentence(name: str, size: Floats, mean: Floats, doubled: dict[str, Any], *,
     )
     if abs(doubled["gain"]) < 0.0005:
         return f"{seen} It is level: more patients like these are not seen to help."
+    change, word = (doubled["gain"], "more") if name == "auc" else (-doubled["gain"], "less")
+    bounds = sorted(doubled[f"gain_{end}"] * (1 if name == "auc" else -1) for end in ("low", "high"))
     return (
-        f"{seen} Going on like this, {doubled['patients']} patients would give {doubled[name]:.3f} "
-        f"({doubled[f'{name}_low']:.3f} to {doubled[f'{name}_high']:.3f}), and any number of them {limit:.3f}."
+        f"{seen} Going on like this, {doubled['patients']} patients would give {doubled[name]:.3f}, {change:.3f} "
+        f"({bounds[0]:.3f} to {bounds[1]:.3f}) {word} than the {total} there are, and any number of them {limit:.3f}."
     )

@@ -11,7 +11,7 @@ from theracast_data.errors import CohortError
 from theracast_training import metrics
 from theracast_training.learning_curve import Measure
 from theracast_training.refits import Fit, Floats, Rows, drawn_patients, rows_by_patient
-from theracast_training.resampling import number, percentile_interval
+from theracast_training.resampling import number, percentile_interval, resample_counts
 
 MEASURES: Mapping[str, Measure] = {
     "auc": metrics.auc,
@@ -44,17 +44,19 @@ def optimism(
     measures: Mapping[str, Measure] = MEASURES,
     no_information: Mapping[str, Callable[[Floats, Floats, Floats], float]] = NO_INFORMATION,
     resamples: int = 200,
+    interval_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Return apparent and optimism-corrected performance of a procedure, as plain JSON.
 
     The procedure is learnt anew from patients drawn with replacement (each with all decisions) and judged on them and on
     the patients as they are; the mean difference is the optimism, which is taken off the apparent figure. Beside it the
-    .632+ estimate, from the patients that a resample left out. The interval of NAME is the percentile interval of the
-    resamples' own apparent figures, moved by the optimism; it does not count that the optimism itself is estimated, and
-    is somewhat short in small cohorts (Noma et al.). Where the features say nothing the corrected figures stay a little too
-    good: in 20 simulated cohorts (150 patients, 12 features of noise) the apparent AUC was 0.66 on average, the corrected
-    one 0.54, that of .632+ 0.52.
+    .632+ estimate, from the patients that a resample left out. The interval of NAME is that of the apparent figure, from
+    resamples of whole patients judged by the model as it is, moved by the optimism. In 120 simulated cohorts of 150
+    patients (12 features) it held the AUC and the calibration slope in new patients in 91 and 94 %, of 300 (8 features) in
+    97 and 97 %; the interval of refitted models' apparent figures, also in use, held 74 and 91 %, and the slope never.
+    Where the features say nothing the corrected figures stay a little too good: in 20 simulated cohorts (150 patients, 12
+    features of noise) the apparent AUC was 0.66 on average, the corrected one 0.54, that of .632+ 0.52.
 
     The result has per metric NAME: `NAME`, `NAME_low`, `NAME_high` (corrected), `NAME_apparent`, `NAME_optimism`,
     `NAME_optimism_error` (Monte Carlo standard error), `NAME_632plus` (None where it is not defined).
@@ -66,7 +68,8 @@ def optimism(
         weight: (n,) weights of the judged decisions.
         measures: name to `metric(y, p, weight=...)`.
         no_information: name to the metric's value without information, for .632+.
-        resamples: 200 or more for a report.
+        resamples: refits; 200 or more for a report.
+        interval_resamples: resamples behind the interval, which refit nothing.
         seed: of the draws.
 
     Source: Harrell, Lee, Mark, Stat Med 1996;15:361-387; Efron & Tibshirani, J Am Stat Assoc 1997;92:548-560; Noma et al.,
@@ -97,12 +100,13 @@ def optimism(
         )
         for name, triples in drawn.items():
             triples.append((there[name], here[name], outside[name]))
+    spread = _resampled(measures, y, own, mass, patients, times=interval_resamples, seed=seed)
     result: dict[str, Any] = {"n": len(y), "events": int(y.sum()), "patients": len(members), "resamples": resamples}
     notes = [f"{failed} of {resamples} resamples taught nothing and are left out"] if failed else []
     for name in measures:
         judged = np.array(drawn[name], dtype=np.float64).reshape(-1, 3)
         reference = no_information[name](y, own, mass) if name in no_information else None
-        result |= _corrected(name, apparent[name], judged, reference)
+        result |= _corrected(name, apparent[name], judged, reference, spread[name])
         if result[name] is None:
             notes.append(f"{name}: it cannot be estimated in enough resamples")
     return result | {"notes": notes}
@@ -125,7 +129,21 @@ def _judged(measures: Mapping[str, Measure], y: Floats, p: Floats, weight: Float
     return {name: measure(y, p, weight=weight) for name, measure in measures.items()}
 
 
-def _corrected(name: str, apparent: float, triples: Floats, reference: float | None) -> dict[str, float | None]:
+def _resampled(
+    measures: Mapping[str, Measure], y: Floats, p: Floats, mass: Floats, patients: Rows, *, times: int, seed: int
+) -> dict[str, Floats]:
+    """Return (times,) of each metric of probabilities as they are, among patients drawn with replacement."""
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for block in resample_counts(len(y), resamples=times, seed=seed, group=patients):
+        for counts in block:
+            for name, measure in measures.items():
+                found[name].append(measure(y, p, weight=counts * mass))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def _corrected(
+    name: str, apparent: float, triples: Floats, reference: float | None, spread: Floats
+) -> dict[str, float | None]:
     keys = (name, f"{name}_low", f"{name}_high", f"{name}_apparent", f"{name}_optimism")
     nothing: dict[str, float | None] = dict.fromkeys((*keys, f"{name}_optimism_error", f"{name}_632plus"))
     nothing[f"{name}_apparent"] = number(apparent)
@@ -134,7 +152,7 @@ def _corrected(name: str, apparent: float, triples: Floats, reference: float | N
     if len(known) < 2 or len(known) < 0.9 * len(gaps) or not np.isfinite(apparent):
         return nothing
     taken_off = float(known.mean())
-    low, high = percentile_interval(triples[:, 0])
+    low, high = percentile_interval(spread)
     outside = triples[np.isfinite(triples[:, 2]), 2]
     return nothing | {
         name: float(apparent - taken_off),

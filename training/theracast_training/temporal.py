@@ -14,7 +14,7 @@ from scipy.special import expit, logit
 from theracast_data.errors import CohortError
 from theracast_training import metrics
 from theracast_training.evaluation import THRESHOLDS, evaluate_binary
-from theracast_training.refits import Fit
+from theracast_training.refits import Fit, Rows
 from theracast_training.resampling import Floats, number, percentile_interval, resample_counts, two_sided_p
 from theracast_training.splits import make_folds
 
@@ -172,7 +172,9 @@ def forward_chain(
     mass = np.ones_like(y) if weight is None else weight
     members = None if group is None else np.asarray(group)
     calendar = _years(decisions)
-    judged, probability, told = [], [], []
+    judged: list[Rows] = []
+    probability: list[Floats] = []
+    told: list[dict[str, Any]] = []
     for train, test in make_folds(decisions, y, by="time", folds=steps, seed=seed):
         try:
             p = fit(train)(test)
