@@ -25,6 +25,7 @@ from theracast_training.sample_size import (
     r2_from_c_index,
     sample_size_binary,
     sample_size_continuous,
+    sample_size_of_study,
     sample_size_time_to_event,
 )
 
@@ -251,3 +252,41 @@ def test_what_cannot_be_is_refused_with_the_way_out() -> None:
         sample_size_binary(parameters=5, prevalence=1.0)
     with pytest.raises(ValueError, match="at least one candidate"):
         sample_size_time_to_event(parameters=0, rate=0.1, follow_up=1, horizon=1)
+
+
+def _noise(n: int, p: int) -> FeatureTable:
+    names = [f"lab.x{place}" for place in range(p)]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(n, p)), columns=names)
+    catalogue = tuple(FeatureSpec(name, "lab", "numeric", name, (name,)) for name in names)
+    return FeatureTable(frame, catalogue, pd.DataFrame({"subject_id": [str(one) for one in range(n)]}))
+
+
+def test_a_study_is_judged_by_its_own_decisions() -> None:
+    table = _noise(200, 12)
+    rng = np.random.default_rng(1)
+    y = np.r_[np.ones(60), np.zeros(120), np.full(20, np.nan)]
+    binary = sample_size_of_study(table, kind="binary", y=y)
+    assert binary["needed"] == sample_size_binary(parameters=12, prevalence=1 / 3)
+    assert binary["achieved"]["n"] == 180
+    assert "180 decisions for 12 candidate parameters are too few" in binary["achieved"]["warning"]
+    time, event = rng.uniform(10, 1500, 200), rng.integers(0, 2, 200).astype(float)
+    survival = sample_size_of_study(table, kind="time_to_event", time=time, event=event, horizon=730.5)
+    assert survival["needed"]["rate"] == pytest.approx(event.sum() / (time.sum() / 365.25))
+    assert survival["needed"]["horizon"] == 2
+    assert survival["needed"]["events_each"] == pytest.approx(event.mean())
+    value = rng.normal(30, 5, 200)
+    continuous = sample_size_of_study(table, kind="continuous", y=value, anticipated=SampleSizeSection(r2=0.4))
+    assert continuous["needed"]["r2"] == 0.4
+    json.dumps([binary, survival, continuous], allow_nan=False)
+
+
+def test_where_nothing_can_be_said_a_note_says_why() -> None:
+    table = _noise(20, 3)
+    assert "ordinal" in sample_size_of_study(table, kind="ordinal")["note"]
+    assert "the same" in sample_size_of_study(table, kind="binary", y=np.ones(20))["note"]
+    constant = FeatureTable(table.frame * 0, table.catalogue, table.decisions)
+    assert "no feature varies" in sample_size_of_study(constant, kind="binary", y=np.arange(20) % 2.0)["note"]
+    zero = np.zeros(20)
+    assert "no event" in sample_size_of_study(table, kind="time_to_event", time=zero + 9, event=zero, horizon=9)["note"]
+    with pytest.raises(ValueError, match="needs time, event and horizon"):
+        sample_size_of_study(table, kind="time_to_event")

@@ -11,9 +11,10 @@ and time-to-event).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.optimize import brentq
 from scipy.special import expit, logit
@@ -22,6 +23,8 @@ from scipy.stats import chi2, norm, t
 from theracast_data.section import Section
 from theracast_features.specs import FeatureSpec, FeatureTable
 
+Floats = NDArray[np.float64]
+
 SHRINKAGE = 0.9
 NAGELKERKE_UNKNOWN = 0.15
 """What to anticipate of a model of which nothing is known: Riley et al., BMJ 2020, box 2."""
@@ -29,6 +32,7 @@ SMALL = 0.05
 """Allowed optimism of (Nagelkerke's) R2, and allowed error of the overall risk."""
 Z = 1.96  # as the papers and their software round it
 MOST = 10_000_000
+DAYS_A_YEAR = 365.25
 
 
 class SampleSizeSection(Section):
@@ -46,6 +50,67 @@ class SampleSizeSection(Section):
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} say the same thing twice; keep one")
         return self
+
+
+def sample_size_of_study(
+    table: FeatureTable,
+    *,
+    kind: Literal["binary", "time_to_event", "continuous", "ordinal"],
+    y: Floats | None = None,
+    time: Floats | None = None,
+    event: Floats | None = None,
+    horizon: float | None = None,
+    anticipated: SampleSizeSection | None = None,
+) -> dict[str, Any]:
+    """Return what the development decisions would need and what they can give, before anything is fitted, as plain JSON.
+
+    `candidates` (of `candidate_parameters`), `needed` (of `sample_size_...`) and `achieved` (of `achieved`), the last two
+    None with a note where nothing can be said. How frequent the event is, how long the follow-up, or how the endpoint
+    spreads, is taken from the decisions themselves. Decisions count, not patients: several of one patient say less.
+
+    Args:
+        table: the development decisions.
+        kind: of the endpoint.
+        y: (n,) 0/1 of a binary endpoint or values of a continuous one; NaN is left out.
+        time, event: (n,) follow-up in days and 0/1 of a time-to-event endpoint; NaN is left out.
+        horizon: days, of a time-to-event endpoint.
+        anticipated: what the study expects of the model.
+    """
+    candidates = candidate_parameters(table)
+    result: dict[str, Any] = {"candidates": candidates, "needed": None, "achieved": None, "note": None}
+    parameters = candidates["parameters"]
+    if kind == "ordinal":
+        return result | {"note": "no criterion of sample size is published for an ordinal endpoint"}
+    if parameters == 0:
+        return result | {"note": "no feature varies among the development decisions"}
+    if kind == "time_to_event":
+        if time is None or event is None or horizon is None:
+            raise ValueError("a time-to-event endpoint needs time, event and horizon")
+        known = ~(np.isnan(time) | np.isnan(event))
+        years = time[known] / DAYS_A_YEAR
+        if not event[known].sum() or not years.sum() > 0:
+            return result | {"note": "no event is known"}
+        needed = sample_size_time_to_event(
+            parameters=parameters,
+            rate=float(event[known].sum() / years.sum()),
+            follow_up=float(years.mean()),
+            horizon=horizon / DAYS_A_YEAR,
+            anticipated=anticipated,
+        )
+        return result | {"needed": needed, "achieved": achieved(needed, n=int(known.sum()))}
+    if y is None:
+        raise ValueError(f"a {kind} endpoint needs y")
+    own = y[~np.isnan(y)]
+    if len(own) < 2 or np.ptp(own) == 0:
+        return result | {"note": "all known outcomes are the same"}
+    needed = (
+        sample_size_binary(parameters=parameters, prevalence=float(own.mean()), anticipated=anticipated)
+        if kind == "binary"
+        else sample_size_continuous(
+            parameters=parameters, mean=float(own.mean()), sd=float(own.std(ddof=1)), anticipated=anticipated
+        )
+    )
+    return result | {"needed": needed, "achieved": achieved(needed, n=len(own))}
 
 
 def sample_size_binary(

@@ -87,7 +87,7 @@ def draw_sites(pooled: Mapping[str, Any], ax: Axes, *, measure: str) -> Axes:
                 "low": low,
                 "high": high,
                 "colour": PALETTE[1],
-                "text": f"({low:.2f} to {high:.2f})",
+                "text": f"({low:.2f} to {high:.2f})".replace("-", "−"),
                 "hollow": True,
             }
         )
@@ -117,4 +117,4 @@ def _written(record: Mapping[str, Any], name: str) -> str:
         return "not estimable"
     if record["low"] is None:
         return f"{record[name]:.2f}"
-    return f"{record[name]:.2f} ({record['low']:.2f} to {record['high']:.2f})"
+    return f"{record[name]:.2f} ({record['low']:.2f} to {record['high']:.2f})".replace("-", "−")
