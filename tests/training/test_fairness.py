@@ -66,7 +66,7 @@ def test_labels_come_from_columns_covariates_and_decisions() -> None:
     assert labels == {
         "sex": ["F", "M", "not known", "F", "M"],
         "smoker": ["yes", "no", "not known", "yes", "no"],
-        "age": ["below 50 a", "50 to below 65 a", "65 a and above", "not known", "65 a and above"],
+        "age": ["below 50 years", "50 to below 65 years", "65 years and above", "not known", "65 years and above"],
         "site": ["North", "South", "North", "South", "North"],
     }
 
@@ -88,6 +88,8 @@ def test_the_section_is_read_written_and_checked() -> None:
     assert study.fairness.minimum_events == 10
     assert parse_study(study_text(study)) == study
     assert parse_study(STUDY).fairness is None
+    items = FairnessSection.model_json_schema()["properties"]["subgroups"]["items"]
+    assert items["anyOf"][0] == {"type": "string"}  # an editor does not call the short form wrong
     for wrong, message in {
         "[sex, sex]": "sex stands there twice",
         "[{age: {cut: [65, 50]}}]": "they must rise",

@@ -210,6 +210,14 @@ def test_most_parameters_of_a_continuous_endpoint_meet_the_criteria_and_one_more
     assert sample_size_continuous(parameters=most + 1, mean=1.9, sd=0.6, anticipated=wanted)["needed"] > 600
 
 
+@pytest.mark.parametrize("mean", [0.0, -3.0, 1e-6])
+def test_a_mean_near_zero_has_no_criterion(mean: float) -> None:
+    found = sample_size_continuous(parameters=25, mean=mean, sd=0.6, anticipated=SampleSizeSection(r2=0.2))
+    assert "mean" not in criteria(found)
+    assert found["needed"] == 918
+    assert "left out" in found["notes"][0]
+
+
 def test_parameters_are_counted_from_the_catalogue() -> None:
     def spec(name: str, kind: str, **more: object) -> FeatureSpec:
         modality = {"lab": "lab", "clin": "clinical", "image": "imaging"}[name.split(".", maxsplit=1)[0]]

@@ -211,11 +211,17 @@ def sample_size_continuous(
         _criterion("residual_spread", _least(spread_known, start=fewest), _factor("the residual spread", margin)),
     ]
     notes = []
-    if mean > 0:
+    if mean > 0 and mean_known(MOST):
         criteria.append(_criterion("mean", _least(mean_known, start=fewest), _factor("the mean", margin)))
     else:
-        notes.append("a factor around a mean of 0 or below says nothing: the criterion of the mean is left out")
-    result = {"kind": "continuous", "parameters": parameters, "r2": float(r2), "anticipated": told}
+        notes.append("a factor around a mean near 0 or below says nothing: the criterion of the mean is left out")
+    result = {
+        "kind": "continuous",
+        "parameters": parameters,
+        "accepted_shrinkage": expected.shrinkage,
+        "r2": float(r2),
+        "anticipated": told,
+    }
     return _concluded(result | {"criteria": criteria, "notes": notes}, events_each=None)
 
 

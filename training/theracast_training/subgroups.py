@@ -35,6 +35,12 @@ class Subgroup(Section):
         return cut
 
 
+class Cut(Section):
+    """The short form of a number's cuts."""
+
+    cut: tuple[float, ...] = Field(description="Where a number is cut, in its unit and rising.")
+
+
 def _as_subgroup(value: Any) -> Any:
     """Return `sex` and `{age: {cut: [50]}}` as what `Subgroup` reads."""
     if isinstance(value, str):
@@ -45,10 +51,15 @@ def _as_subgroup(value: Any) -> Any:
     return value
 
 
+SubgroupAsWritten = Annotated[
+    Subgroup, BeforeValidator(_as_subgroup, json_schema_input_type=str | Subgroup | dict[str, Cut])
+]
+
+
 class FairnessSection(Section):
     """Whether the model serves declared subgroups equally well."""
 
-    subgroups: tuple[Annotated[Subgroup, BeforeValidator(_as_subgroup)], ...] = Field(
+    subgroups: tuple[SubgroupAsWritten, ...] = Field(
         min_length=1, description="Columns, e.g. [sex, race, {age: {cut: [50, 65]}}, site]."
     )
     minimum_n: int = Field(
@@ -105,7 +116,7 @@ def _yes_no(values: NDArray[np.float64]) -> NDArray[Any]:
 
 
 def _cut(values: NDArray[np.float64], cut: tuple[float, ...], unit: str | None) -> NDArray[Any]:
-    tail = f" {unit}" if unit and unit != "1" else ""
+    tail = "" if unit in (None, "1") else f" {'years' if unit == 'a' else unit}"
     names = [f"below {cut[0]:g}{tail}"]
     names += [f"{low:g} to below {high:g}{tail}" for low, high in pairwise(cut)]
     names.append(f"{cut[-1]:g}{tail} and above")
