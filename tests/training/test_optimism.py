@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,14 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from theracast_data.errors import CohortError
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.families import Recipe
+from theracast_models.fitting import fit_calibrated
 from theracast_training import metrics
+from theracast_training.develop import Task, run_task
 from theracast_training.optimism import no_information_brier, optimism, weigh_632_plus
-from theracast_training.refits import Fit, Floats, Rows, recipe_fit
+from theracast_training.refits import Fit, Floats, Rows, procedure_fit, recipe_fit
 from theracast_training.resampling import resample_counts
+from theracast_training.study import SchemeSection, SearchSection, ValidationSection
+from theracast_training.target import Target
 
 
 def _logistic(X: Floats, y: Floats) -> Fit:
@@ -126,6 +132,38 @@ def test_a_recipe_is_resampled_by_whole_patients() -> None:
     assert result["auc"] < result["auc_apparent"]
     assert result["patients"] == 80
     assert result == optimism(procedure, y, patients=patients, resamples=15, interval_resamples=100, seed=1)
+
+
+def test_the_search_counts_where_it_is_part_of_the_procedure(tmp_path: Path) -> None:
+    X, y = _data(4, 140, 5, 0.8)
+    names = [f"lab.x{place}" for place in range(5)]
+    catalogue = tuple(FeatureSpec(name, "lab", "numeric", name, (name,)) for name in names)
+    decisions = pd.DataFrame(
+        {"subject_id": [str(one) for one in range(140)], "site": "A", "index_time": pd.NaT, "calendar": np.nan}
+    )
+    task = Task(
+        key="final",
+        table=FeatureTable(pd.DataFrame(X, columns=names), catalogue, decisions),
+        target=Target(y),
+        learn=np.arange(140),
+        judged=np.array([], dtype=np.intp),
+        families=("elasticnet", "lightgbm"),
+        search=SearchSection(),
+        validation=ValidationSection(scheme=SchemeSection(outer=0, inner=3)),
+        trials=40,
+        seed=1,
+        journals=tmp_path / "own",
+    )
+    fit = procedure_fit(task, scratch=tmp_path / "scratch", trials=2)
+    everyone = np.arange(140)
+    chosen = run_task(replace(task, trials=2))
+    expected = fit_calibrated(
+        chosen.choice.recipe, task.table, y, folds=chosen.folds, weight=np.ones(140), replicates=0, seed=1
+    ).probability(task.table)
+    np.testing.assert_array_equal(fit(everyone)(everyone), expected)
+    found = optimism(fit, y, patients=everyone, resamples=4, interval_resamples=20)
+    assert found["auc"] < found["auc_apparent"]
+    assert len(list((tmp_path / "scratch").iterdir())) == 1 + 1 + 4  # asked here, on all, and once a resample
 
 
 def test_what_cannot_be_estimated_is_none_and_told() -> None:

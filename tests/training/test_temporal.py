@@ -68,7 +68,10 @@ def test_a_drift_that_was_put_in_is_found_and_none_where_there_is_none() -> None
     held = 0
     for seed in range(60):
         quiet = calibration_drift(*_stream(100 + seed, 300), bootstrap=100, seed=seed)
-        held += quiet["intercept_per_year_low"] <= 0 <= quiet["intercept_per_year_high"]
+        inside = quiet["intercept_per_year_low"] <= 0 <= quiet["intercept_per_year_high"]
+        assert quiet["sentence"].startswith("No drift") == inside
+        assert "log-odds a year" in quiet["sentence"]
+        held += inside
     assert held >= 51
     tilted = _stream(2, 6000)
     bent = expit(logit(tilted[1]) * (1 + 0.15 * (tilted[2] - 2018)))  # probabilities more and more extreme

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from theracast_features.specs import FeatureTable
 from theracast_models.families import Recipe
 from theracast_models.fitting import fit_calibrated
 from theracast_models.folds import patient_folds
+from theracast_training.develop import Task, run_task
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -41,6 +45,44 @@ def recipe_fit(
             seed=seed,
         )
         return lambda asked: fitted.probability(table.take(asked))
+
+    return fit
+
+
+def procedure_fit(task: Task, *, scratch: Path, trials: int | None = None) -> Fit:
+    """Return the procedure that searches as a task does, then fits and calibrates what was chosen, on the rows it is given.
+
+    So the choice among families and parameters counts as well, at the price of a search a fit.
+
+    Args:
+        task: develops on all development decisions; see `development.final_task`.
+        scratch: an empty folder for the journals of the searches, which are of no use afterwards.
+        trials: a family; by default those of the task.
+    """
+    number = count()
+
+    def fit(rows: Rows) -> Predict:
+        key = f"refit-{next(number)}"
+        own = replace(
+            task,
+            key=key,
+            learn=rows,
+            judged=np.array([], dtype=np.intp),
+            trials=task.trials if trials is None else trials,
+            journals=scratch / key,
+        )
+        found = run_task(own)
+        target = task.target.take(rows)
+        fitted = fit_calibrated(
+            found.choice.recipe,
+            task.table.take(rows),
+            target.y,
+            folds=found.folds,
+            weight=target.weight(),
+            replicates=0,
+            seed=task.seed,
+        )
+        return lambda asked: fitted.probability(task.table.take(asked))
 
     return fit
 

