@@ -91,7 +91,7 @@ def roc(curves: Mapping[str, Mapping[str, Any]], ax: Axes, *, labels: Mapping[st
             ax.plot(points["fpr"], points["tpr"], color=colours[site], linestyle=dashes[site], label=labels[site])
     ax.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     _legend(ax, loc="lower right")
-    return _grid(ax)
+    return grid(ax)
 
 
 def precision_recall(
@@ -109,7 +109,7 @@ def precision_recall(
     ax.set(xlabel="Recall (sensitivity)", ylabel="Precision (PPV)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
     ax.set_aspect("equal")
     _legend(ax, loc="upper right")
-    return _grid(ax)
+    return grid(ax)
 
 
 def calibration(
@@ -139,7 +139,7 @@ def calibration(
         score_distribution(curve, counts, colour=colour, limit=limit)
     else:
         ax.set_xlabel("Predicted")
-    return _grid(ax)
+    return grid(ax)
 
 
 def score_distribution(curve: Mapping[str, Any], ax: Axes, *, colour: str, limit: float = 1.0) -> Axes:
@@ -176,7 +176,7 @@ def decision(curve: Mapping[str, Any], ax: Axes, *, colour: str, title: str, leg
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     if legend:
         _legend(ax, loc="upper right")
-    return _grid(ax)
+    return grid(ax)
 
 
 def forest(
@@ -207,7 +207,7 @@ def forest(
     ax.set(xlabel=xlabel, ylim=(places[-1] - 0.7, places[0] + 0.7) if len(rows) else (-1, 0))
     if percent:
         ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    return _grid(ax, axis="x")
+    return grid(ax, axis="x")
 
 
 def explanation(features: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str) -> Axes:
@@ -235,7 +235,7 @@ def explanation(features: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.set(xlabel=xlabel, ylim=(places[-1] - 0.6 if len(features) else -1, 0.6))
-    return _grid(ax, axis="x")
+    return grid(ax, axis="x")
 
 
 def importance(features: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str) -> Axes:
@@ -246,7 +246,7 @@ def importance(features: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str) 
     ax.tick_params(axis="y", length=0)
     ax.set(xlabel=xlabel, ylim=(places[-1] - 0.6 if len(features) else -1, 0.6))
     ax.xaxis.set_major_locator(MaxNLocator(3))
-    return _grid(ax, axis="x")
+    return grid(ax, axis="x")
 
 
 def tuning(searches: Mapping[str, Mapping[str, Any]], ax: Axes, *, chosen: str) -> Axes:
@@ -273,7 +273,7 @@ def tuning(searches: Mapping[str, Mapping[str, Any]], ax: Axes, *, chosen: str) 
         span = max(max(highest) - min(best), 1e-4)
         ax.set_ylim(min(best) - 0.08 * span, max(highest) + 0.1 * span)
         _legend(ax, loc="upper right")
-    return _grid(ax)
+    return grid(ax)
 
 
 def swarm(values: np.ndarray[Any, np.dtype[np.float64]], *, width: float = 0.38, bins: int = 80) -> Any:
@@ -295,7 +295,7 @@ def _legend(ax: Axes, *, loc: Literal["lower right", "upper right"]) -> None:
         ax.legend(loc=loc, handlelength=2.2, borderaxespad=0.2, labelspacing=0.35)
 
 
-def _grid(ax: Axes, *, axis: Any = "both") -> Axes:
+def grid(ax: Axes, *, axis: Any = "both") -> Axes:
     ax.grid(True, axis=axis, color=GRID, linewidth=0.7)
     return ax
 

@@ -23,6 +23,7 @@ from theracast_features.imaging.habitat_section import NOT_FITTED
 from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
+from theracast_training.subgroups import FairnessSection
 
 FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
 
@@ -129,6 +130,7 @@ class Study(Section):
     )
     gates: GateSection = Field(GateSection())
     report: ReportSection = Field(ReportSection())
+    fairness: FairnessSection | None = Field(None, description="Subgroups in which the model is judged and compared.")
     accept: tuple[Acceptance, ...] = Field(
         (), description="Audit findings that are known and accepted, with the reason."
     )
