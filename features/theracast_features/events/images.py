@@ -22,7 +22,8 @@ from theracast_features.events.aggregates import AggregateBuilder
 from theracast_features.events.builder import coded_events
 from theracast_features.events.section import EventFeatures
 from theracast_features.events.visible import dated, visible_events
-from theracast_features.imaging.measure import Meaning, meanings
+from theracast_features.imaging.meaning import Meaning
+from theracast_features.imaging.measure import meanings
 from theracast_features.imaging.section import PATCH, ImageFeatures, fits, measure_code
 from theracast_features.pictures import picture_spec
 from theracast_features.specs import FeatureSpec
