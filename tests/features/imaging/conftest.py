@@ -47,7 +47,7 @@ def write_dose() -> Callable[..., Path]:
         instance = uids.generate_uid(entropy_srcs=[str(scan), file])
         image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = uids.RTDoseStorage
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = instance
-        image.Modality, image.SeriesInstanceUID = "RTDOSE", f"{instance}.1"
+        image.Modality, image.SeriesInstanceUID = "RTDOSE", uids.generate_uid(entropy_srcs=[instance])
         image.NumberOfFrames, image.Rows, image.Columns = gray.shape
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 32, 32, 31, 0
         image.ImagePositionPatient, image.PixelSpacing = list(origin), list(spacing[1:])
