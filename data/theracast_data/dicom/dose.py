@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
+from scipy import ndimage
 
 from theracast_data.dicom.header import HeaderError, View, open_dicom
 from theracast_data.dicom.pixels import Pixels
@@ -258,17 +259,8 @@ def dose_made(path: str | Path) -> tuple[datetime, bool] | None:
 
 def _trilinear(values: npt.NDArray[np.floating], at: Doses) -> Doses:
     """Return values between the points of a grid (z, y, x); `at` is (n, 3) as x, y, z, within the grid."""
-    sizes = np.array(values.shape[::-1])
-    low = np.clip(np.floor(at).astype(np.int64), 0, np.maximum(sizes - 2, 0))
-    share = at - low
-    high = np.minimum(low + 1, sizes - 1)
-    found = np.zeros(len(at))
-    for corner in range(8):
-        takes = [bool(corner >> axis & 1) for axis in range(3)]
-        x, y, z = (np.where(take, high[:, axis], low[:, axis]) for axis, take in enumerate(takes))
-        weight = np.prod([share[:, axis] if take else 1 - share[:, axis] for axis, take in enumerate(takes)], axis=0)
-        found += weight * values[z, y, x]
-    return found
+    found = ndimage.map_coordinates(np.asarray(values, dtype=np.float64), at[:, ::-1].T, order=1, mode="nearest")
+    return np.asarray(found, dtype=np.float64)
 
 
 def _check_kind(view: View, any_summation: bool) -> list[str]:
