@@ -118,6 +118,20 @@ def test_phases_of_one_enhanced_file(tmp_path: Path, write_dynamic: Write, as_on
     assert found.taken == single.taken
 
 
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_the_order_of_files_and_frames_says_nothing(
+    tmp_path: Path, write_dynamic: Write, as_one_file: Callable[[Path], None], enhanced: bool
+) -> None:
+    phases = signals()
+    turned = {keyword: values[::-1] for keyword, values in INDEX.items()}
+    write_dynamic(tmp_path, phases[::-1], apart=turned, regions={"tumour": BOX})
+    if enhanced:
+        as_one_file(tmp_path / "dce" / "image")
+    found = measured(tmp_path)
+    for name, value in counted(phases[0], phases[1], phases[3]).items():
+        assert found.values[name] == pytest.approx(value), name
+
+
 def test_phases_are_chosen_by_seconds(tmp_path: Path, write_dynamic: Write) -> None:
     phases = signals()
     write_dynamic(tmp_path, phases, apart=INDEX, regions={"tumour": BOX})
