@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydicom.uid as uids
+from scipy import ndimage
 
 from theracast_data.dicom.header import HeaderError, View, open_dicom
 from theracast_data.dicom.pixels import Pixels
 from theracast_data.dicom.placement import check_frame
-from theracast_data.dicom.series import first_acquired
+from theracast_data.dicom.series import as_datetime, date_and_time, first_acquired
 from theracast_data.errors import ImageError
 from theracast_data.volume import Batch, Region, Volume, check_axes, same_grid
 
@@ -153,45 +156,111 @@ def region_dose(
         ImageError: another frame of reference, no dose in Gy, or a region beyond the dose grid.
     """
     place = f"region {region.name!r}"
-    if dose.unit != "Gy":
-        raise ImageError(f"{place}: the dose is in {dose.unit}, not Gy. Read it with read_dose.")
-    check_frame(dose.frame_of_reference, image, f"{place}, dose")
     if region.mask.shape != image.shape or not same_grid(region.affine, image.affine, image.shape):
         raise ImageError(f"{place}: it is not on the grid of the image given. Name the image that it was read for.")
-    where = np.argwhere(region.mask)[:, ::-1]
-    if not len(where):
-        raise ImageError(f"{place}: the region holds no voxel. Take another region.")
-    to_dose = np.linalg.inv(dose.affine) @ region.affine
-    at = np.asarray(where @ to_dose[:3, :3].T + to_dose[:3, 3], dtype=np.float64)
-    at = np.where(np.abs(at - np.round(at)) < 1e-6, np.round(at), at)
+    doses = dose_on_grid(dose, image, needed=region.mask)[region.mask]
+    return dose_volume(doses, voxel_ml=region.voxel_ml, outside=outside, place=place)
+
+
+def dose_on_grid(
+    dose: Volume, image: Volume, *, needed: npt.NDArray[np.bool_], origin: tuple[int, int, int] = (0, 0, 0)
+) -> Doses:
+    """Return the dose in Gy at the centres of an image's voxels, interpolated trilinearly; NaN beyond the dose grid.
+
+    Args:
+        needed: (n_slices, n_rows, n_columns) of the image, or of a box of it; NaN stays where it is False.
+        origin: first voxel (z, y, x) of the box.
+
+    Raises:
+        ImageError: another frame of reference, or no dose in Gy.
+    """
+    if dose.unit != "Gy":
+        raise ImageError(f"the dose is in {dose.unit}, not Gy. Read it with read_dose.")
+    check_frame(dose.frame_of_reference, image, "dose")
+    to_dose = np.linalg.inv(dose.affine) @ image.affine
     last = np.array(dose.shape[::-1]) - 1
-    held = ((at >= 0) & (at <= last)).all(axis=1)
-    share = 1.0 - float(held.mean())
+    found = np.full(needed.shape, np.nan)
+    for plane, wanted in enumerate(needed):  # of a whole lung, all planes at once are gigabytes
+        rows, columns = np.nonzero(wanted)
+        if not len(rows):
+            continue
+        where = np.column_stack([columns + origin[2], rows + origin[1], np.full(len(rows), plane + origin[0])])
+        at = np.asarray(where @ to_dose[:3, :3].T + to_dose[:3, 3], dtype=np.float64)
+        at = np.where(np.abs(at - np.round(at)) < 1e-6, np.round(at), at)
+        held = ((at >= 0) & (at <= last)).all(axis=1)
+        found[plane, rows[held], columns[held]] = _trilinear(dose.values, at[held])
+    return found
+
+
+def dose_volume(doses: Doses, *, voxel_ml: float, outside: Literal["refuse", "zero"], place: str) -> DoseVolume:
+    """Return the histogram of the voxels of a region.
+
+    Args:
+        doses: (n_voxels,) in Gy, NaN beyond the dose grid.
+        place: for messages.
+
+    Raises:
+        ImageError: there is no voxel, or the region lies beyond the dose grid.
+    """
+    if not len(doses):
+        raise ImageError(f"{place}: the region holds no voxel. Take another region.")
+    beyond = np.isnan(doses)
+    share = float(beyond.mean())
+    if share == 1:
+        raise ImageError(f"{place}: it lies wholly beyond the dose grid. Name the dose of this plan.")
     if share > 0 and outside == "refuse":
         raise ImageError(
             f"{place}: {share:.2%} of it lies beyond the dose grid. Compute the dose on a larger grid, or count it as 0 Gy with "
             "outside='zero'."
         )
-    if share == 1:
-        raise ImageError(f"{place}: it lies wholly beyond the dose grid. Name the dose of this plan.")
-    doses = np.zeros(len(at))
-    doses[held] = _trilinear(dose.values, at[held])
-    return DoseVolume(np.sort(doses)[::-1].copy(), region.voxel_ml, share)
+    return DoseVolume(np.sort(np.where(beyond, 0.0, doses))[::-1].copy(), voxel_ml, share)
+
+
+def whole_plan_dose(paths: Sequence[str | Path], *, summations: Sequence[str] = WHOLE_PLANS) -> Path:
+    """Return the one file among those given that holds the dose of a whole treatment, by its header.
+
+    Args:
+        summations: values of DoseSummationType (3004,000A) that count.
+
+    Raises:
+        ImageError: none does, or several.
+    """
+    told = {Path(path): View((open_dicom(Path(path), pixels=False),), str(path)) for path in paths}
+    kinds = {path: view.need_text("DoseSummationType") for path, view in told.items()}
+    found = [path for path, kind in kinds.items() if kind in summations]
+    if not found:
+        there = ", ".join(sorted(set(kinds.values()))) or "no dose"
+        raise ImageError(
+            f"no RTDOSE is that of a {' or '.join(summations)} (there is {there}): a part of a treatment says too little. Fetch "
+            "the dose of the plan."
+        )
+    if len(found) > 1:
+        shown = ", ".join(f"{path.name} {kinds[path]}" for path in found[:5])
+        raise ImageError(
+            f"{len(found)} RTDOSE files fit ({shown}), so which is meant is open. Narrow `dose.summation`, e.g. to [MULTI_PLAN] "
+            "for the sum, or keep one."
+        )
+    return found[0]
+
+
+def dose_made(path: str | Path) -> tuple[datetime, bool] | None:
+    """Return when a dose was computed, and whether only the day is known; None where the file tells no date.
+
+    The study's date is that of the CT as a rule, so it is the last that is asked.
+    """
+    view = View((open_dicom(Path(path), pixels=False),), str(path))
+    for kind in ("InstanceCreation", "Content", "Series", "Study"):
+        if moment := date_and_time(view, f"{kind}Date", f"{kind}Time"):
+            return moment, False
+        if day := as_datetime(view.text(f"{kind}Date")):
+            return day, True
+    return None
 
 
 def _trilinear(values: npt.NDArray[np.floating], at: Doses) -> Doses:
     """Return values between the points of a grid (z, y, x); `at` is (n, 3) as x, y, z, within the grid."""
-    sizes = np.array(values.shape[::-1])
-    low = np.clip(np.floor(at).astype(np.int64), 0, np.maximum(sizes - 2, 0))
-    share = at - low
-    high = np.minimum(low + 1, sizes - 1)
-    found = np.zeros(len(at))
-    for corner in range(8):
-        takes = [bool(corner >> axis & 1) for axis in range(3)]
-        x, y, z = (np.where(take, high[:, axis], low[:, axis]) for axis, take in enumerate(takes))
-        weight = np.prod([share[:, axis] if take else 1 - share[:, axis] for axis, take in enumerate(takes)], axis=0)
-        found += weight * values[z, y, x]
-    return found
+    found = ndimage.map_coordinates(np.asarray(values, dtype=np.float64), at[:, ::-1].T, order=1, mode="nearest")
+    return np.asarray(found, dtype=np.float64)
 
 
 def _check_kind(view: View, any_summation: bool) -> list[str]:

@@ -7,7 +7,7 @@ does not stop the rest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from pathlib import Path
@@ -57,6 +57,9 @@ class ImageRow(BaseModel):
         default=None, description="how it names the image: by series, or only by its frame of reference"
     )
     region_names: tuple[str, ...] = Field(default=(), description="names of the regions in it")
+    dose_paths: tuple[str, ...] = Field(
+        default=(), description="RTDOSE files of the patient in the image's frame of reference"
+    )
     warnings: tuple[str, ...] = Field(
         default=(), description="what is odd but does not keep the series from being read"
     )
@@ -83,6 +86,7 @@ SCHEMA = pa.schema(
         ("region_kind", pa.string()),
         ("region_link", pa.string()),
         ("region_names", pa.list_(pa.string())),
+        ("dose_paths", pa.list_(pa.string())),
         ("warnings", pa.list_(pa.string())),
         ("faults", pa.list_(pa.string())),
     ]
@@ -143,6 +147,7 @@ def scan_folder(folder: str | Path) -> ImageManifest:
         raise ImageError(f"{root}: there is no such folder. Correct the path.")
     series: dict[str, _SeriesFound] = {}
     regions: list[_RegionsFound] = []
+    doses: dict[tuple[str | None, str | None], list[str]] = {}
     faults: list[str] = []
     other: dict[str, int] = {}
     for files in _folders(root):
@@ -157,6 +162,10 @@ def scan_folder(folder: str | Path) -> ImageManifest:
                 elif kind in REGIONS:
                     regions.append(_regions_of(view, path))
                 else:
+                    if kind == uids.RTDoseStorage:
+                        doses.setdefault((view.text("PatientID"), view.text("FrameOfReferenceUID")), []).append(
+                            str(path)
+                        )
                     name = uid_name(kind)
                     other[name] = other.get(name, 0) + 1
             except ImageError as error:
@@ -168,7 +177,7 @@ def scan_folder(folder: str | Path) -> ImageManifest:
                 faults.append(f"series {uid}: {error}")
                 continue
             series[uid] = _merged(series[uid], found) if uid in series else found
-    rows, loose = _linked([one.row for one in series.values()], regions)
+    rows, loose = _linked([_with_doses(one.row, doses) for one in series.values()], regions)
     return ImageManifest(tuple(_with_timepoints(rows)), (*faults, *loose), other)
 
 
@@ -291,6 +300,12 @@ def _regions_of(view: View, path: Path) -> _RegionsFound:
         frozenset({frame} if frame else ()),
         names,
     )
+
+
+def _with_doses(row: ImageRow, doses: Mapping[tuple[str | None, str | None], list[str]]) -> ImageRow:
+    """Return the row with the doses that lie over its image; one without a frame of reference lies nowhere."""
+    own = doses.get((row.subject_id, row.frame_of_reference), []) if row.frame_of_reference else []
+    return row.model_copy(update={"dose_paths": tuple(own)})
 
 
 def _linked(rows: list[ImageRow], regions: list[_RegionsFound]) -> tuple[list[ImageRow], list[str]]:

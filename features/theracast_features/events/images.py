@@ -22,7 +22,8 @@ from theracast_features.events.aggregates import AggregateBuilder
 from theracast_features.events.builder import coded_events
 from theracast_features.events.section import EventFeatures
 from theracast_features.events.visible import dated, visible_events
-from theracast_features.imaging.measure import Meaning, meanings
+from theracast_features.imaging.meaning import Meaning
+from theracast_features.imaging.measure import meanings
 from theracast_features.imaging.section import PATCH, ImageFeatures, fits, measure_code
 from theracast_features.pictures import picture_spec
 from theracast_features.specs import FeatureSpec
@@ -89,6 +90,8 @@ class ImageBuilder:
         fitted = self.section.fitted_habitats if name.split(".")[2].startswith("habitat_") else None
         if fitted is not None:
             measured += f"; habitats of {', '.join(fitted.maps)} fitted on {fitted.patients} development patients"
+        if (dose := self.section.dose) is not None and name.split(".")[2].startswith("dose_"):
+            measured += f"; known from when the {'RTDOSE' if dose.known == 'dose' else 'image'} was made"
         return (measured, *self._aggregates.steps(name), *((last,) if of_the_last else ()))
 
     def rows(self, name: str, events: pa.Table, decisions: pd.DataFrame) -> pd.DataFrame:

@@ -27,13 +27,18 @@ from theracast_data.dicom.header import dicom_files
 from theracast_data.dicom.manifest import ImageRow, scan_folder
 from theracast_data.dicom.pet import suv_volume
 from theracast_data.dicom.regions import read_region
-from theracast_data.dicom.series import load_series
 from theracast_data.errors import ImageError, StudyError, TheracastError
 from theracast_data.events.manifest import file_sha256
 from theracast_data.events.store import EventStore, SourceRecord
 from theracast_data.volume import Batch, Region, Volume
 from theracast_features.imaging.habitat_maps import maps_of_region, measure_habitats, perturbed_habitats
 from theracast_features.imaging.measure import Spacing, measure
+from theracast_features.imaging.overlays import (
+    image_series,
+    measure_overlays,
+    overlays_of_region,
+    perturbed_overlays,
+)
 from theracast_features.imaging.patch import cut_patch, encode_patch
 from theracast_features.imaging.perturb import draw_perturbations
 from theracast_features.imaging.section import SERIES, ImageMeasures, measure_code
@@ -139,17 +144,22 @@ def stability_of_images(
         of_patient.setdefault(task.row.subject_id, []).append(task)
     read: set[str] = set()
     perturbations = draw_perturbations(rng)
-    habitats: dict[tuple[str, str], dict[str, float]] = {}
+    others: dict[tuple[str, str], dict[str, float]] = {}
 
     def cases() -> Iterator[Case]:
         for subject, own in of_patient.items():
             for task in own if len(read) < patients else ():
                 try:
                     volume, region = read_image(task)
+                    more: list[dict[str, dict[str, float]]] = []
                     if measures.habitats is not None:
                         maps = maps_of_region(task, volume, region, margin=_MARGIN)
-                        own_habitats = perturbed_habitats(maps, measures, perturbations)
-                        habitats.update({(subject, one): values for one, values in own_habitats.items()})
+                        more.append(perturbed_habitats(maps, measures, perturbations))
+                    if measures.has_overlays:
+                        overlays = overlays_of_region(task, volume, region, margin=_MARGIN)
+                        more.append(perturbed_overlays(overlays, measures, perturbations))
+                    for one in (name for part in more[:1] for name in part):
+                        others[subject, one] = {key: value for part in more for key, value in part[one].items()}
                 except (TheracastError, ValueError, OSError) as error:
                     faults.append(f"{task.place}: {error}")
                     logger.warning("%s", faults[-1])
@@ -172,8 +182,8 @@ def stability_of_images(
         raise ImageError(
             f"{folder}: stability compares patients, and {len(read)} of them could be measured. {' '.join(faults)}".strip()
         )
-    if habitats:
-        measured = pd.concat([measured, pd.DataFrame(habitats, dtype=np.float64).T.reindex(measured.index)], axis=1)
+    if others:
+        measured = pd.concat([measured, pd.DataFrame(others, dtype=np.float64).T.reindex(measured.index)], axis=1)
     return feature_stability(measured)
 
 
@@ -219,7 +229,7 @@ def read_image(task: ImageTask) -> tuple[Volume, Region]:
     Raises:
         ImageError: the series or a region cannot be read, or several regions fit and `several` refuses them.
     """
-    series = load_series(Path(task.row.path), series_uid=task.row.series_uid)
+    series = image_series(task)
     options = task.measures.uptake
     volume = series.volume if options is None else suv_volume(series, kind=options.suv)
     if volume.modality == "CT" and volume.padded_voxels:
@@ -290,16 +300,24 @@ def _measure(task: ImageTask) -> Measured:
     if taken is None:
         raise ImageError("neither the series nor the study says when it was made. Complete StudyDate (0008,0020).")
     notes: tuple[str, ...] = ()
+    known: dict[str, datetime] = {}
+    if task.measures.has_overlays:
+        overlays = overlays_of_region(task, volume, region)
+        for part, measured in measure_overlays(overlays, task.measures).items():
+            values |= measured
+            if part in overlays.known:
+                known |= dict.fromkeys(measured, overlays.known[part])
+        notes = overlays.notes
     if task.measures.fitted_habitats is not None:
         maps = maps_of_region(task, volume, region)
         values |= measure_habitats(maps, task.measures)
-        notes = maps.notes
+        notes = (*notes, *maps.notes)
     picture = ""
     if (patch := task.measures.patch) is not None:
         picture = encode_patch(cut_patch(volume.values, region.mask, spacing_mm=volume.spacing_mm, patch=patch))
     lost = (f"{region.share_outside:.1%} of the region lay outside the image",) if region.share_outside > 0 else ()
     told = (*volume.notes, *region.notes, *lost, *notes)
-    return Measured(task, values, taken, date_only, _scanner(volume.batch), picture, notes=told)
+    return Measured(task, values, taken, date_only, _scanner(volume.batch), picture, notes=told, known=known)
 
 
 def _check_fitted(name: str, measures: ImageMeasures) -> None:
@@ -322,10 +340,12 @@ def _key(task: ImageTask) -> str:
     whole = hashlib.sha256(f"{task.measures.digest}\n{task.row.series_uid}\n".encode())
     for one in [*_files(task.row), *(Path(region) for region, _, _ in task.regions)]:
         whole.update(file_sha256(one).encode())
-    for name, row in task.maps:
+    for name, row in [*task.maps, *(("phase", row) for row in task.phases)]:
         whole.update(f"{name} {row.series_uid}\n".encode())
         for one in _files(row):
             whole.update(file_sha256(one).encode())
+    for dose in task.row.dose_paths if task.measures.dose is not None else ():
+        whole.update(f"dose {file_sha256(Path(dose))}\n".encode())
     whole.update("\n".join(name for _, _, name in task.regions).encode())
     return whole.hexdigest()
 
@@ -338,6 +358,7 @@ def _files(row: ImageRow) -> list[Path]:
 def _keep(found: Measured, path: Path) -> None:
     record = {key: value for key, value in asdict(found).items() if key not in ("task", "taken")}
     record["values"] = {name: value if math.isfinite(value) else None for name, value in found.values.items()}
+    record["known"] = {name: moment.isoformat() for name, moment in found.known.items()}
     record["taken"] = None if found.taken is None else found.taken.isoformat()
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(record, allow_nan=False), encoding="utf-8")
@@ -365,4 +386,5 @@ def _from_json(task: ImageTask, record: dict[str, Any]) -> Measured:
         str(record["scanner"]),
         str(record.get("picture", "")),
         notes=tuple(record["notes"]),
+        known={name: datetime.fromisoformat(moment) for name, moment in record.get("known", {}).items()},
     )

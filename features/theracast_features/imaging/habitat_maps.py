@@ -1,9 +1,6 @@
 """The maps of a region: series of the same study, brought onto the grid of the image that carries the region.
 
-Only the box around the region is resampled. A map that is finer than that grid is smoothed first, to the width of the grid's
-voxels, so that a voxel stands for all of its volume.
-
-Source of the smoothing: Cardoso MJ et al. MICCAI 2015, LNCS 9350:81-88 (point spread of a change of scale).
+Only the box around the region is resampled; see `on_grid`.
 """
 
 from __future__ import annotations
@@ -14,25 +11,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from theracast_data.dicom.manifest import ImageRow
 from theracast_data.dicom.pet import suv_volume
 from theracast_data.dicom.series import load_series
 from theracast_data.errors import ImageError
-from theracast_data.volume import Region, Volume, same_grid
+from theracast_data.volume import Region, Volume
+from theracast_features.imaging.grid import RESAMPLED, Box, box_of, check_lies_over, on_grid
 from theracast_features.imaging.habitat_section import HabitatMap
 from theracast_features.imaging.habitats import habitat_fractions, habitat_map
 from theracast_features.imaging.perturb import Perturbation, perturb
-from theracast_features.imaging.registration import RigidRegistration, register_rigid, resample
+from theracast_features.imaging.registration import RigidRegistration, register_rigid
 from theracast_features.imaging.section import ImageMeasures
 from theracast_features.imaging.tasks import ImageTask
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-Box = tuple[slice, slice, slice]
 _SEED = 7
-_FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))  # of a Gaussian, in standard deviations
 _NAMES = {"entropy_bits": "entropy", "spatial_entropy_bits": "spatial_entropy", "contact_different": "mixing"}
 
 
@@ -71,7 +66,7 @@ def maps_of_region(task: ImageTask, volume: Volume, region: Region, *, margin: i
         raise ValueError(f"{task.name}: no `habitats`, so no maps")
     if not region.mask.any():
         raise ImageError("the region is empty. Leave it out, or draw it.")
-    box = _box(region.mask, margin)
+    box = box_of(region.mask, margin)
     mask = region.mask[box]
     values: dict[str, Floats] = {}
     notes: list[str] = []
@@ -158,28 +153,18 @@ def _on_grid(
     """Return the map in the box of the image's grid, and what was done."""
     found: RigidRegistration | None = None
     notes = moving.notes
-    if moving.series_uid == volume.series_uid and moving.series_uid is not None:
-        pass  # the image itself lies where it lies
-    elif asked.registration == "rigid":
+    itself = moving.series_uid == volume.series_uid and moving.series_uid is not None
+    if asked.registration == "rigid" and not itself:
         found = register_rigid(
             _whole(volume), volume.affine, _whole(moving), moving.affine, seed=_SEED, fixed_mask=region.mask
         )
         if not found.usable:
             raise ImageError(f"the rigid registration is refused: {'; '.join(found.refusals)}. Leave the image out.")
         notes = (*notes, _quality(found))
-    elif moving.frame_of_reference is None or moving.frame_of_reference != volume.frame_of_reference:
-        raise ImageError(
-            "it does not share the frame of reference of the image with the region, so nothing says where it lies. Say "
-            "`registration: rigid` for it, or take a series of the same session."
-        )
-    if found is None and moving.shape == volume.shape and same_grid(moving.affine, volume.affine, volume.shape):
-        return np.asarray(moving.values[box], dtype=np.float64), notes
-    affine = volume.affine.copy()
-    affine[:3, 3] = (volume.affine @ [box[2].start, box[1].start, box[0].start, 1.0])[:3]
-    matrix = None if found is None else found.matrix
-    shape = region.mask[box].shape
-    answer = resample(_smoothed(moving, volume), moving.affine, (shape[0], shape[1], shape[2]), affine, matrix=matrix)
-    return answer, notes if found is not None else (*notes, "resampled to the grid of the image")
+    else:
+        check_lies_over(moving, volume, "Say `registration: rigid` for it, or take a series of the same session.")
+    answer, resampled = on_grid(moving, volume, box, matrix=None if found is None else found.matrix)
+    return answer, (*notes, RESAMPLED) if resampled and found is None else notes
 
 
 def _quality(found: RigidRegistration) -> str:
@@ -199,30 +184,9 @@ def _whole(volume: Volume) -> NDArray[np.floating]:
     return volume.filled(float(np.nanmin(volume.values))).values
 
 
-def _smoothed(moving: Volume, volume: Volume) -> NDArray[np.floating]:
-    """Return the map as wide as the voxels of the grid along each axis of its own on which it is finer."""
-    own = np.array(moving.spacing_mm)
-    towards = np.abs(
-        (moving.affine[:3, :3] / own[::-1]).T @ (volume.affine[:3, :3] / np.array(volume.spacing_mm)[::-1])
-    )
-    grid = np.array(volume.spacing_mm)[::-1][towards.argmax(axis=1)][::-1]  # of the axis that runs along each own one
-    wider = np.sqrt(np.clip(grid**2 - own**2, 0.0, None))
-    wider[grid < 1.05 * own] = 0.0
-    if not wider.any():
-        return moving.values
-    smooth: Floats = gaussian_filter(moving.values.astype(np.float64), wider / _FWHM / own, mode="nearest")
-    return smooth
-
-
 def _scaled(values: Floats, mask: Mask, name: str) -> Floats:
     inside = values[mask & np.isfinite(values)]
     spread = float(inside.std()) if len(inside) else 0.0
     if not spread > 0:
         raise ImageError(f"map {name} does not vary in the region, so `scale: region` says nothing. Use another map.")
     return np.asarray((values - inside.mean()) / spread)
-
-
-def _box(mask: Mask, margin: int) -> Box:
-    ranges = [np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis))) for axis in range(3)]
-    z, y, x = (slice(max(int(one[0]) - margin, 0), int(one[-1]) + margin + 1) for one in ranges)
-    return z, y, x

@@ -6,6 +6,7 @@ images of a dynamic contrast-enhanced series: before contrast, early after it, l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,12 @@ PERCENTILES = (5, 10, 25, 75, 90, 95)
 WASHOUT_SER, PERSISTENT_SER = 1.1, 0.9
 
 
-def map_statistics(values: NDArray[np.floating], mask: Mask) -> dict[str, float]:
+def map_statistics(
+    values: NDArray[np.floating], mask: Mask, *, percentiles: Sequence[float] = PERCENTILES
+) -> dict[str, float]:
     """Return what describes a map (ADC, perfusion, enhancement) in one region, in the map's unit.
 
-    `mean`, `sd`, `min`, `max`, `median`, `p5`, `p10`, `p25`, `p75`, `p90`, `p95` (linear interpolation), `iqr`, `skewness`,
+    `mean`, `sd`, `min`, `max`, `median`, each of the percentiles, e.g. `p10` (linear interpolation), `iqr`, `skewness`,
     `kurtosis` (excess: 0 for a normal distribution; both by population moments, as IBSI; missing where all are equal), and
     `missing_fraction`: the part of the region where the map has no number, which is left out of all others.
 
@@ -36,15 +39,15 @@ def map_statistics(values: NDArray[np.floating], mask: Mask) -> dict[str, float]
     variance = float((centred**2).mean())
     # Rounding leaves a constant map a variance of the order of 1e-32 times its square.
     spread = variance > (1e-12 * float(np.abs(known).max())) ** 2
-    ranks = dict(zip(PERCENTILES, np.percentile(known, PERCENTILES), strict=True))
+    lower, upper, *ranks = np.percentile(known, (25, 75, *percentiles))
     return {
         "mean": float(known.mean()),
         "sd": float(known.std(ddof=1)) if len(known) > 1 else np.nan,
         "min": float(known.min()),
         "max": float(known.max()),
         "median": float(np.median(known)),
-        **{f"p{rank}": float(value) for rank, value in ranks.items()},
-        "iqr": float(ranks[75] - ranks[25]),
+        **{f"p{rank:g}": float(value) for rank, value in zip(percentiles, ranks, strict=True)},
+        "iqr": float(upper - lower),
         "skewness": float((centred**3).mean()) / variance**1.5 if spread else np.nan,
         "kurtosis": float((centred**4).mean()) / variance**2 - 3.0 if spread else np.nan,
         "missing_fraction": 1.0 - len(known) / len(inside),

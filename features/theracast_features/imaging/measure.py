@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,25 +10,12 @@ from numpy.typing import NDArray
 from theracast_features.imaging.diameters import axial_diameters, longest_3d_mm, volume_ml
 from theracast_features.imaging.habitat_section import FittedHabitats, HabitatMap, ImageHabitats
 from theracast_features.imaging.maps import PERCENTILES, map_statistics
+from theracast_features.imaging.meaning import Meaning
+from theracast_features.imaging.overlay_measure import dose_meanings, enhancement_meanings, map_meanings, measure_map
 from theracast_features.imaging.section import ImageMeasures, Uptake
 from theracast_features.imaging.uptake import threshold_name, uptake
 
 Spacing = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What one measurement is.
-
-    Attributes:
-        label: what the tumour board reads.
-        unit: UCUM unit, None for arbitrary units.
-        code: SYSTEM:CODE where a standard has one, e.g. IBSI:RNU0.
-    """
-
-    label: str
-    unit: str | None = None
-    code: str | None = None
 
 
 SIZE: Mapping[str, Meaning] = {
@@ -62,7 +48,7 @@ _UPTAKE: Mapping[str, Meaning] = {
 
 
 def meanings(measures: ImageMeasures) -> dict[str, Meaning]:
-    """Return what will be measured, by name, in the order of `measure`."""
+    """Return what will be measured, by name."""
     found: dict[str, Meaning] = {}
     if measures.size:
         found |= SIZE
@@ -70,6 +56,12 @@ def meanings(measures: ImageMeasures) -> dict[str, Meaning]:
         found |= _uptake_meanings(measures.uptake)
     if measures.intensity:
         found |= INTENSITY
+    if measures.map is not None:
+        found |= map_meanings(measures.map)
+    if measures.dose is not None:
+        found |= dose_meanings(measures.dose)
+    if measures.enhancement is not None:
+        found |= enhancement_meanings(measures.enhancement)
     if measures.radiomics is not None:
         from theracast_features.imaging.catalogue import feature_catalogue
 
@@ -86,7 +78,8 @@ def measure(
 ) -> dict[str, float]:
     """Return the measurements of a region by name; NaN where one is not defined for it.
 
-    Habitats, which need several images, are measured by `measure_habitats`.
+    What needs several images is measured elsewhere: habitats by `measure_habitats`, dose and enhancement by
+    `measure_overlays`.
 
     Args:
         image: (n_slices, n_rows, n_columns); HU for CT, SUV for PET.
@@ -104,6 +97,8 @@ def measure(
         found |= uptake(image, mask, spacing_mm, fixed=options.fixed, relative=options.relative)
     if measures.intensity:
         found |= {f"intensity_{name}": value for name, value in map_statistics(image, mask).items()}
+    if measures.map is not None:
+        found |= measure_map(image, mask, measures.map)
     if measures.radiomics is not None:
         from theracast_features.imaging.extract import radiomics
 

@@ -13,6 +13,7 @@ from theracast_data.errors import StudyError
 from theracast_data.section import Section
 from theracast_features.events.section import Aggregate, check_windows
 from theracast_features.imaging.habitat_section import NOT_FITTED, FittedHabitats, ImageHabitats
+from theracast_features.imaging.overlay_section import DynamicContrast, PlannedDose, QuantitativeMap
 from theracast_features.imaging.settings import RadiomicsSettings
 
 FORMAT = 1
@@ -85,7 +86,14 @@ class ImageMeasures(Section):
         True, description="Volume, longest axial diameter and the one across it, longest diameter in 3D."
     )
     uptake: Uptake | None = Field(None, description="SUVmax, SUVpeak, SUVmean, MTV and TLG; for PT.")
-    intensity: bool = Field(False, description="Mean, percentiles and shape of the intensities, e.g. of an ADC map.")
+    intensity: bool = Field(False, description="Mean, percentiles and shape of the intensities, in no unit.")
+    map: QuantitativeMap | None = Field(None, description="The image is a map of a quantity with a unit, e.g. ADC.")
+    dose: PlannedDose | None = Field(
+        None, description="Dose of radiotherapy in the region, of the RTDOSE over the image."
+    )
+    enhancement: DynamicContrast | None = Field(
+        None, description="Enhancement between phases of a dynamic series, and functional tumour volume; for MR."
+    )
     radiomics: RadiomicsSettings | None = Field(None, description="Features of the IBSI, and how they are computed.")
     habitats: ImageHabitats | None = Field(
         None, description="Parts of the region that look alike on several maps: size, contacts, and means of the maps."
@@ -104,9 +112,27 @@ class ImageMeasures(Section):
     def _check_modality(self) -> ImageMeasures:
         if self.uptake is not None and self.modality != "PT":
             raise ValueError(f"`uptake` is measured in PET; say modality: PT, or remove it (found {self.modality})")
-        if not (self.size or self.uptake or self.intensity or self.radiomics or self.habitats):
-            raise ValueError("nothing is measured; ask for `size`, `uptake`, `intensity`, `radiomics` or `habitats`")
+        if self.enhancement is not None and self.modality != "MR":
+            raise ValueError(f"`enhancement` is measured in MR; say modality: MR, or remove it (found {self.modality})")
+        if self.map is not None and self.modality == "PT":
+            raise ValueError("`map` is of CT or MR; a PET is measured by `uptake`")
+        measured = (self.size, self.uptake, self.intensity, self.map, self.dose, self.enhancement, self.radiomics)
+        if not any((*measured, self.habitats)):
+            raise ValueError(
+                "nothing is measured; ask for `size`, `uptake`, `intensity`, `map`, `dose`, `enhancement`, `radiomics` or "
+                "`habitats`"
+            )
         return self
+
+    @property
+    def phases_in_one_series(self) -> bool:
+        """Whether the series with the region is a dynamic one that holds several volumes."""
+        return self.enhancement is not None and not self.enhancement.series
+
+    @property
+    def has_overlays(self) -> bool:
+        """Whether more is read than the image and its region: a dose, or phases."""
+        return self.dose is not None or self.enhancement is not None
 
     @property
     def digest(self) -> str:
