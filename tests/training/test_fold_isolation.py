@@ -154,7 +154,7 @@ def test_the_whole_search_chooses_and_answers_the_same(tmp_path: Path) -> None:
         found = run_task(_task(all_of_them, outcome, learn, asked, tmp_path / str(len(chosen))))
         losses = {family: search.fold_losses for family, search in found.choice.searches.items()}
         chosen.append((found.choice.recipe.to_json(), losses))
-        return found.probability
+        return found.judgement.answers[:, 0]
 
     found = fold_isolation(judge, table, y, train=train, test=test, times=2)
     assert found["isolated"], found

@@ -114,7 +114,8 @@ def procedure_run(task: Task, *, scratch: Path, trials: int = 3, families: tuple
             families=task.families if families is None else families,
             journals=scratch / f"permuted-{place}",
         )
-        return [(done.judged, done.probability) for done in (run_task(one) for one in nested_tasks(dealt))]
+        results = [run_task(one) for one in nested_tasks(dealt)]
+        return [(one.judged, one.judgement.answers[:, 0]) for one in results if one.judgement is not None]
 
     return run
 
