@@ -15,16 +15,18 @@ from theracast_models.convolution import Convolution
 from theracast_models.elasticnet import ElasticNet
 from theracast_models.harmonised import Harmonised
 from theracast_models.logodds import ReplicableModel
+from theracast_models.neural import Neural
 from theracast_models.published import Published
 from theracast_models.restricted import Restricted
 from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {
-    family.family: family for family in (ElasticNet, Boosting, Stack, Published, Convolution, Restricted, Harmonised)
+    family.family: family
+    for family in (ElasticNet, Boosting, Neural, Stack, Published, Convolution, Restricted, Harmonised)
 }
 _OF_MODELS = frozenset({Stack.family, Restricted.family, Harmonised.family})
 _AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})
-LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family})
+LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family, Neural.family})
 """Families that can be harmonised over scanners."""
 
 
@@ -33,13 +35,13 @@ class Recipe:
     """All that is chosen before a model is fitted, as plain JSON values.
 
     Attributes:
-        family: elasticnet, lightgbm, cnn, stack or published.
-        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. cnn: learning_rate,
-            weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. published:
+        family: elasticnet, lightgbm, neural, cnn, stack or published.
+        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. neural: any of
+            `neural.PARAMETERS`. cnn: learning_rate, weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. published:
             score, inputs.
         modality: the model sees only features of it; None for all.
         harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
-            elasticnet and lightgbm. The members of a stack say it for themselves.
+            elasticnet, lightgbm and neural. The members of a stack say it for themselves.
     """
 
     family: str
@@ -91,6 +93,8 @@ def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
         model: ReplicableModel = Stack(members, seed=seed, **params)
     elif recipe.family == "lightgbm":
         model = Boosting(**({"seed": seed} | params))
+    elif recipe.family == "neural":
+        model = Neural(**({"seed": seed} | params))
     elif recipe.family == "cnn":
         model = Convolution(**({"seed": seed} | params))
     elif recipe.family == "elasticnet":

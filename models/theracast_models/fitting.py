@@ -149,8 +149,8 @@ def fit_calibrated(
     own calibration it was 91 and 94 %; with one refitted on the resampled out-of-fold log-odds 99 %, half as wide again,
     since that counts the uncertainty of the intercept twice. Of a published score the calibration is all that is
     learned: it is refitted on the resample. So it is of a recipe with a network, which replicates keep too: the interval
-    does not count that other patients would have made another network. Recipes with trees make at most 20 replicates,
-    because each costs a fit here and a pass through its trees at every answer.
+    does not count that other patients would have made another network. Recipes with trees or curves make at most 20
+    replicates, because each costs a fit here and a pass through its trees or curves at every answer.
 
     Args:
         y: 0/1 with `weight`, or outcomes of any kind with weights of their own.
@@ -199,7 +199,7 @@ def _calibrated_on_the_rest(
 
 def _has_trees(recipe: Recipe) -> bool:
     if recipe.family != "stack":
-        return recipe.family == "lightgbm"
+        return recipe.family in ("lightgbm", "neural")
     return any(_has_trees(as_recipe(member)) for member in recipe.params["members"])
 
 

@@ -21,7 +21,7 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "lightgbm", "cnn", "stack")
+SIMPLICITY = ("elasticnet", "lightgbm", "neural", "cnn", "stack")
 
 
 CURVE = 24

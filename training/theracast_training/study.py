@@ -25,7 +25,7 @@ from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
 from theracast_training.subgroups import FairnessSection
 
-FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
+FamilyName = Literal["elasticnet", "lightgbm", "neural", "cnn", "stack"]
 
 
 class SchemeSection(Section):
@@ -56,7 +56,7 @@ class SearchSection(Section):
         min_length=1,
         description="`cnn` learns from pictures of regions (`patch` in features.images.NAME) and joins the stack.",
     )
-    trials: int = Field(50, ge=1, description="Trials a family; of cnn at most 3.")
+    trials: int = Field(50, ge=1, description="Trials a family; of neural at most 10, of cnn at most 3.")
     seed: int = Field(7, ge=0)
     one_standard_error: bool = Field(
         True, description="Prefer the simplest family within one standard error of the best."
