@@ -86,8 +86,8 @@ def train_additive(
 
     Times to an event are learned in discrete time: intervals by quantiles of the events, `logit hazard_t = alpha_t +
     score`, censored patients as long as they were at risk. Of every other kind the loss is the outcome's own, by its
-    slopes. The untrained network is among the candidates; without decisions held back, the last step is kept. On one machine without a GPU
-    the same seed gives the same network, bit by bit.
+    slopes. The untrained network is among the candidates; without decisions held back, the last step is kept. On one
+    machine without a GPU the same seed gives the same network, bit by bit.
 
     Args:
         z: (n, columns) standardised.
@@ -185,7 +185,7 @@ class _Slopes(_Objective):
         return one.loss(moved.cpu().numpy().astype(np.float64)) / max(one.amount, 1e-12)
 
     def constant(self) -> float:
-        return float(self.intercept)
+        return float(self.intercept.detach())
 
 
 def _objective(outcome: Outcome, parts: Sequence[Rows]) -> _Objective:

@@ -37,8 +37,8 @@ class Recipe:
     Attributes:
         family: elasticnet, lightgbm, neural, cnn, stack or published.
         params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. neural: any of
-            `neural.PARAMETERS`. cnn: learning_rate, weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. published:
-            score, inputs.
+            `neural.PARAMETERS`. cnn: learning_rate, weight_decay, channels, epochs. stack: members (a list of recipes
+            or of their JSON), folds. published: score, inputs.
         modality: the model sees only features of it; None for all.
         harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
             elasticnet, lightgbm and neural. The members of a stack say it for themselves.

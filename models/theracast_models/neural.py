@@ -53,7 +53,7 @@ class Neural:
         *,
         seed: int = 0,
         width: int = 8,
-        sparsity: float = 0.02,
+        sparsity: float = 0.05,
         weight_decay: float = 0.1,
         learning_rate: float = 0.02,
         steps: int = 300,
@@ -124,9 +124,7 @@ class Neural:
         record = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         model = cls(**record["params"])
         model.inputs_ = LinearInputs.from_json(record["inputs"])
-        [(model.base_, model.shapes_)] = read_shapes(
-            folder / "shapes.safetensors", columns=len(model.inputs_.owner)
-        )
+        [(model.base_, model.shapes_)] = read_shapes(folder / "shapes.safetensors", columns=len(model.inputs_.owner))
         return model
 
     def save_replicates(self, replicates: Sequence[Self], folder: Path) -> None:

@@ -109,7 +109,7 @@ FIRST_TRY: Mapping[str, dict[str, Any]] = {
         "feature_fraction": 0.7,
         "bagging_fraction": 0.8,
     },
-    "neural": {"width": 8, "sparsity": 0.02, "weight_decay": 0.1},
+    "neural": {"width": 8, "sparsity": 0.05, "weight_decay": 0.1},
     "cnn": {"learning_rate": 2e-3, "weight_decay": 1e-2, "channels": 8},
 }
 
