@@ -14,9 +14,9 @@ def interval_ends(time: Floats, event: Floats) -> Floats:
     """Return the (m,) rising ends of intervals that hold about as many events each; the last one ends with the last event.
 
     Args:
-        time, event: (n,) days, and 1 event, 0 censored; at least one event.
+        time, event: (n,) days, and 1 event, 0 censored; without events one interval holds all.
     """
-    moments = time[event == 1]
+    moments = time[event == 1] if (event == 1).any() else time.max(initial=0.0, keepdims=True)
     count = min(max(len(moments) // EVENTS_AN_INTERVAL, 1), MOST_INTERVALS)
     ends = np.quantile(moments, np.arange(1, count + 1) / count, method="inverted_cdf")
     return np.unique(ends.astype(np.float64))

@@ -13,7 +13,7 @@ from theracast_data.endpoints import DAYS_PER, ContinuousEndpoint, Endpoint, Tim
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.fitting import CalibratedModel
-from theracast_models.links import HazardLink, OrdinalLink, answers
+from theracast_models.links import HazardLink, OrdinalLink
 from theracast_models.logodds import Floats
 from theracast_models.prediction import Answer, Asking
 from theracast_models.reference import Reference
@@ -78,14 +78,22 @@ class Head:
             label=self.label,
             kind=kind_of(self.endpoint),
             asked=self.asked,
-            estimates=answers(link, linear),
+            estimates=self.calibrated.answers_of(linear, table),
             low=low,
             high=high,
             base=base + link.offsets[0],
             contributions=pd.DataFrame(phi, columns=names),
             modalities=pd.DataFrame(by_modality, index=range(len(table))),
             unit=self.endpoint.unit if isinstance(self.endpoint, ContinuousEndpoint) else None,
+            competing=self._competing(linear, table),
         )
+
+    def _competing(self, linear: Floats, table: FeatureTable) -> Floats | None:
+        """Return (n, K) chances of the competing event by each horizon."""
+        link = self.calibrated.calibration
+        if self.calibrated.rival is None or not isinstance(link, HazardLink):
+            return None
+        return self.calibrated.incidences(linear, table, np.array(link.horizons))[1]
 
 
 def horizon_name(days: float, endpoint: Endpoint) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
-from theracast_models.links import HazardLink, answers
+from theracast_models.links import HazardLink
 from theracast_models.stack import fusion_weights
 from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
@@ -95,8 +95,8 @@ class Judgement:
     def by(cls, fitted: CalibratedModel, table: FeatureTable) -> Judgement:
         """Return the answers of a fitted model."""
         linear, link = fitted.log_odds(table), fitted.calibration
-        curve = link.by(curve_days(link.horizons), linear) if isinstance(link, HazardLink) else None
-        return cls(answers(link, linear), linear, curve)
+        curve = fitted.by(curve_days(link.horizons), linear, table) if isinstance(link, HazardLink) else None
+        return cls(fitted.answers_of(linear, table), linear, curve)
 
 
 @dataclass(frozen=True)
