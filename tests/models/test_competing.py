@@ -254,7 +254,9 @@ def test_few_competing_events_have_one_hazard_for_all() -> None:
     assert not isinstance(none.calibration, IncidenceLink)
     outcome = Survival(target.time, (target.event == 1).astype(float), np.ones(200), np.zeros(200))  # type: ignore[arg-type]
     folds = patient_folds(table, outcome.strata, folds=3, seed=0)
-    assert fit_calibrated(ELASTIC, table, outcome, folds=folds, replicates=0, seed=0, asked=Asked(HORIZONS)).rival is None
+    assert (
+        fit_calibrated(ELASTIC, table, outcome, folds=folds, replicates=0, seed=0, asked=Asked(HORIZONS)).rival is None
+    )
 
 
 def test_the_other_event_is_never_left_out_in_silence() -> None:
