@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from theracast_data.endpoint_values import event_within
+from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_models.fitting import Recipe, fit_calibrated, patient_folds
 from theracast_training import survival_metrics as measures
 from theracast_training.observed import aalen_johansen, kaplan_meier
 from theracast_training.survival_evaluation import evaluate_survival
+from theracast_training.target import Target
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,27 @@ def test_curves_and_slope_are_those_of_statsmodels(colon: pd.DataFrame) -> None:
     columns = colon[["nodes"]].to_numpy(dtype=float)
     fitted = hazard.PHReg(time, columns, status=event == 1, ties="breslow").fit()
     assert measures.cox_slope(time, event, columns[:, 0]) == pytest.approx(fitted.params[0], abs=1e-6)
+
+
+def test_the_chance_of_recurrence_is_that_among_those_who_may_die_first(colon: pd.DataFrame) -> None:
+    catalogue = (FeatureSpec("clin.nodes", "clinical", "numeric", "Nodes", ("nodes",), transform="log1p"),)
+    n = len(colon)
+    decisions = pd.DataFrame({"subject_id": np.arange(n).astype(str), "site": "A", "index_time": pd.NaT})
+    frame = pd.DataFrame({"clin.nodes": colon["nodes"].to_numpy(dtype=float)})
+    table = FeatureTable(frame, catalogue, decisions)
+    time, event = colon["time"].to_numpy(dtype=float), colon["event"].to_numpy(dtype=float)
+    horizons = (1460.0, 730.0)
+    target = Target(event_within(time, event, 1460.0), time, event, horizons, kind="time_to_event")
+    folds = patient_folds(table, target.strata, folds=5, seed=0)
+    recipe = Recipe("elasticnet", {"c": 1.0})
+    asked = target.asked
+    model = fit_calibrated(recipe, table, target.outcome(), folds=folds, replicates=0, seed=0, asked=asked)
+    days = np.array(horizons)
+    relapse, death, free = model.incidences(model.log_odds(table), table, days)
+    for cause, chance in ((1, relapse), (2, death)):
+        observed = aalen_johansen(time, event, cause=cause).at(days)
+        assert chance.mean(axis=0) == pytest.approx(observed, abs=0.01)
+    assert free.mean(axis=0) == pytest.approx(kaplan_meier(time, event > 0).at(days), abs=0.01)
 
 
 def test_more_nodes_mean_earlier_recurrence(colon: pd.DataFrame) -> None:

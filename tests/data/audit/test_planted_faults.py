@@ -283,3 +283,16 @@ def test_matrix_covers_the_named_checks() -> None:
         "same-patient-at-two-sites",
         "unreadable-value",
     }
+
+
+def test_a_flag_of_2_is_no_fault_where_the_endpoint_names_competing_events(
+    clean: Callable[[int], Cohort], endpoints: list[Endpoint]
+) -> None:
+    rng = np.random.default_rng(0)
+    cohort = with_endpoint(
+        clean(1), {"pfs.event": lambda e: np.where(rng.random(len(e)) < 0.1, 2, e["pfs.event"])}, site=None
+    )
+    named = [one.model_copy(update={"competing": (2,)}) if one.name == "pfs" else one for one in endpoints]
+    told = [one for one in audited(cohort, endpoints).open_errors if one.column == "pfs"]
+    assert "other than 0 and 1" in told[0].message
+    assert not audited(cohort, named).open_errors
