@@ -160,7 +160,7 @@ def test_recipe_survives_json() -> None:
     for recipe in RECIPES.values():
         again = Recipe.from_json(recipe.to_json())
         assert again.to_json() == recipe.to_json()
-    with pytest.raises(ValueError, match="Known: elasticnet, lightgbm, stack, published"):
+    with pytest.raises(ValueError, match="Known: elasticnet, lightgbm, neural, stack, published"):
         Recipe("forest")
     with pytest.raises(ValueError, match="there is no modality 'labs'"):
         Recipe("elasticnet", {}, "labs")  # type: ignore[arg-type]

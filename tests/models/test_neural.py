@@ -233,6 +233,8 @@ def test_it_comes_back_from_disk_as_it_was(family: str, tmp_path: Path, make_tab
     again = CalibratedModel.load(tmp_path / "model")
     np.testing.assert_array_equal(again.answers(holes), fitted.answers(holes))
     np.testing.assert_array_equal(again.intervals_around(linear, holes), (low, high))
+    base, phi = fitted.explain(holes)
+    np.testing.assert_allclose(base + phi.sum(axis=1), linear, atol=1e-9)
     for mine, theirs in zip(again.explain(holes), fitted.explain(holes), strict=True):
         np.testing.assert_array_equal(mine, theirs)
 

@@ -54,7 +54,8 @@ class SearchSection(Section):
     families: tuple[FamilyName, ...] = Field(
         ("elasticnet", "lightgbm", "stack"),
         min_length=1,
-        description="`cnn` learns from pictures of regions (`patch` in features.images.NAME) and joins the stack.",
+        description="`neural` learns one curve a feature; `cnn` learns from pictures of regions (`patch` in "
+        "features.images.NAME). Both join the stack.",
     )
     trials: int = Field(50, ge=1, description="Trials a family; of neural at most 10, of cnn at most 3.")
     seed: int = Field(7, ge=0)
