@@ -15,6 +15,10 @@ from hypothesis import strategies as st
 
 from theracast_data.endpoints import TimeToEventEndpoint
 from theracast_data.errors import ArtifactError
+from theracast_data.sources import Inputs
+from theracast_data.table import cohort_from_frame
+from theracast_features.build import build_features, resolve_section
+from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, patient_folds
 from theracast_models.head import Head
@@ -22,11 +26,14 @@ from theracast_models.links import Asked, HazardLink, IncidenceLink, answers, in
 from theracast_models.logodds import Floats
 from theracast_models.outcomes import Survival
 from theracast_models.reference import Reference
-from theracast_serving.verify import additivity_error
+from theracast_models.response_model import ResponseModel
+from theracast_serving.verify import additivity_error, verify
 from theracast_training.comparisons import Judged, evaluate_target
 from theracast_training.develop import Judgement, curve_days
 from theracast_training.observed import aalen_johansen
 from theracast_training.target import Target
+
+from .conftest import STUDY_INPUTS
 
 HORIZONS = (365.25, 182.625)
 ENDPOINT = TimeToEventEndpoint(
@@ -268,3 +275,37 @@ def test_the_other_event_is_never_left_out_in_silence() -> None:
     assert link_from_json(json.loads(json.dumps(link.to_json()))) == link
     with pytest.raises(ArtifactError, match="does not know"):  # what an older version makes of it
         link_from_json(link.to_json() | {"kind": "competing, of another kind"})
+
+
+@pytest.mark.slow
+def test_a_whole_model_gives_one_answer_on_every_path(tmp_path: Path, make_raw: Any) -> None:
+    """A primary endpoint with a competing event, and the other event as a further one, learned by curves."""
+    raw, _ = make_raw(1)
+    inputs = Inputs.model_validate(STUDY_INPUTS)
+    cohort = cohort_from_frame(raw, inputs)
+    section = resolve_section(FeatureSection(), cohort)
+    table = build_features(cohort, section)
+    rng = np.random.default_rng(2)
+    time = rng.exponential(300, len(raw)) * np.exp(-0.1 * (raw["Albumin"].to_numpy() - 38))
+    event = rng.choice([0.0, 1.0, 2.0], len(raw), p=[0.2, 0.5, 0.3])
+    target = Target(np.full(len(raw), np.nan), time, event, HORIZONS, kind="time_to_event")
+    recipe = Recipe("neural", {"width": 4, "steps": 30, "learning_rate": 0.05})
+    own = fitted(table, target, recipe, replicates=4)
+    swapped = replace(target, event=np.array([0.0, 2.0, 1.0])[event.astype(int)])
+    further = ENDPOINT.model_copy(update={"name": "death"})
+    model = ResponseModel.build(
+        card={},
+        inputs=inputs,
+        section=section,
+        endpoint=ENDPOINT,
+        calibrated=own,
+        table=table,
+        y=target.strata,
+        further=[Head(further, fitted(table, swapped, recipe, replicates=4), Reference.learn(table, swapped.strata))],
+    )
+    model.save(tmp_path / "model")
+    assert ResponseModel.load(tmp_path / "model").predict(raw).rows() == model.predict(raw).rows()
+    report = verify(tmp_path / "model")
+    assert report.passed, report.to_text()
+    told = model.predict(raw.head(3)).rows()[0]
+    assert told["endpoints"]["death"]["answers"][0]["competing"] == pytest.approx(told["probability"], abs=0.08)
