@@ -125,6 +125,7 @@ def test_without_rivals_it_is_the_plain_chance() -> None:
     np.testing.assert_allclose(found, answers(plain, linear), atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe", [ELASTIC, Recipe("lightgbm", {"rounds": 60, "num_leaves": 4}), Recipe("neural", {"sparsity": 0.03})]
 )
@@ -177,6 +178,7 @@ def test_what_is_told_adds_up_and_comes_back_from_disk(tmp_path: Path) -> None:
     assert Head(ENDPOINT, again, head.reference).answer(asked, asked.catalogue).rows() == rows
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth() -> None:
     """Of the chance of a typical patient, in 20 cohorts; the rival's resamples are the event's."""
     held = 0
