@@ -247,21 +247,24 @@ class Neighbours:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Neighbours:
         """Return the groups that `to_json` wrote."""
-        m = len(record["decisions"])
-        counts = {
-            name: np.array(record[name], dtype=np.intp) for name in ("places", "decisions", "patients", "at_risk")
-        }
-        numbers = {
-            name: np.array(record[name], dtype=np.float64).reshape(m, -1) for name in ("centres", "means", "squares")
-        }
-        counts["at_risk"] = counts["at_risk"].reshape(m, -1)
+        counts = {name: np.array(record[name], dtype=np.intp) for name in ("places", "decisions", "patients")}
+        m = len(counts["decisions"])
+
+        def numbers(name: str) -> Floats:
+            return np.array(record[name], dtype=np.float64).reshape(m, -1)
+
         return cls(
             kind=record["kind"],
             horizons=tuple(record["horizons"]),
             names=tuple(record["names"]),
             usual=record["usual"],
-            **counts,
-            **numbers,
+            centres=numbers("centres"),
+            means=numbers("means"),
+            squares=numbers("squares"),
+            at_risk=numbers("at_risk").astype(np.intp),
+            places=counts["places"],
+            decisions=counts["decisions"],
+            patients=counts["patients"],
         )
 
 
