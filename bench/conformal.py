@@ -33,7 +33,7 @@ from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.calibration import AffineCalibration
 from theracast_models.conformal import BinarySets, EventTimes, Intervals
 from theracast_models.families import Recipe, build_model
-from theracast_models.fitting import fit_calibrated, patient_folds
+from theracast_models.fitting import fit_calibrated, out_of_fold, patient_folds
 from theracast_models.folds import patient_numbers
 from theracast_models.logodds import expit
 from theracast_models.preprocess import LinearInputs
@@ -128,6 +128,24 @@ def response(name: str, count: int) -> Found:
                 found[f"{title}|outcome={one}"].append(float(sets[outcome == one, one].mean()))
             for word, size in (("no", (1, 0)), ("yes", (0, 1)), ("both", (1, 1)), ("none", (0, 0))):
                 found[f"{title}#{word}"].append(float((sets == size).all(axis=1).mean()))
+    return found
+
+
+def transfer(count: int) -> Found:
+    """Return the coverage at sites that took no part, over samples of two thirds of the one that did."""
+    table, y, _, sites = cohort("icb")
+    found: Found = defaultdict(list)
+    home, away = np.flatnonzero(sites == "Chowell_train"), np.flatnonzero(sites != "Chowell_train")
+    for number in range(count):
+        learn = np.random.default_rng(number).permutation(home)[: 2 * len(home) // 3]
+        train, truth, asked, outcome = table.take(learn), y[learn], table.take(away), y[away].astype(int)
+        folds = patient_folds(train, truth, folds=5, seed=number)
+        honest = out_of_fold(RECIPE, train, truth, folds, seed=number)
+        p = expit(AffineCalibration.fit(honest, truth).apply(honest))
+        q = fit_calibrated(RECIPE, train, truth, folds=folds, replicates=0, seed=number).probability(asked)
+        for title, by_outcome in (("of all", False), ("by outcome", True)):
+            sets = BinarySets.learn(p, truth, by_outcome=by_outcome, source="out_of_fold").sets(q)
+            note(found, title, sets[np.arange(len(away)), outcome], sites[away])
     return found
 
 
@@ -243,6 +261,7 @@ def tell(title: str, found: Found) -> None:
 
 ROWS: dict[str, tuple[str, Callable[[int], Found]]] = {
     "icb": ("ICB, response, five sites", lambda count: response("icb", count)),
+    "icb-transfer": ("ICB, response, developed at Chowell_train alone, asked elsewhere", transfer),
     "ispy2": ("I-SPY2, pCR", lambda count: response("ispy2_baseline", count)),
     "oak": ("OAK, response", lambda count: response("oak", count)),
     "transneo": ("TransNEO, pCR", lambda count: response("transneo", count)),

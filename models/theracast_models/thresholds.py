@@ -155,7 +155,10 @@ class Thresholds:
         everyone = f"all {n} development patients" if pooled else f"no threshold: fewer than {SMALLEST_CELL} patients"
         if group is None:
             return everyone
-        return f"{everyone}, since the group {group} has fewer than {self.fewest}"
+        return (
+            f"{everyone}, since the group {group} has fewer than {self.fewest}; the coverage holds on average over all of "
+            "them, not for the group"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the thresholds as plain JSON values."""

@@ -174,7 +174,9 @@ def test_a_small_group_is_judged_by_all_and_says_so() -> None:
     asked = thresholds.limits(4, coverage=0.9, groups=["big", "small", "tiny", None])
     assert asked[1] == asked[2] == asked[3] == thresholds.limits(1, coverage=0.9)[0]
     assert thresholds.basis("big") == "160 development patients of the group big"
-    assert thresholds.basis("small") == "all 200 development patients, since the group small has fewer than 50"
+    assert thresholds.basis("small").startswith(
+        "all 200 development patients, since the group small has fewer than 50; the coverage holds on average"
+    )
     assert thresholds.basis(None) == "all 200 development patients"
     assert "tiny" not in json.dumps(sets.to_json())
     with pytest.raises(ValueError, match=r"no thresholds were learned for a coverage of 0\.85; there are"):
