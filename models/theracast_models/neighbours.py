@@ -19,8 +19,9 @@ Like every k-anonymous table it does not hide what all members of a group have i
 whoever does not know a patient's contributions cannot place the patient.
 
 A time to event is kept as the mean of pseudo-observations on a fixed grid of horizons (`pseudo.py`), so that no step of
-a curve is one patient's date; numbers at risk are kept where they are at least ten in the group, so that their sum is a
-lower bound, and the curve is blank where that is below ten. Groups are larger then.
+a curve is one patient's date, and groups are larger. Horizons at which fewer than ten of all are at risk are left out.
+Numbers at risk are kept where they are at least ten in the group: their sum is a lower bound. Where most have died that
+may be blank though the share is well known; the curve is blank only where it says no more than ten patients would.
 
 Decisions of one patient may lie in several groups. A group has at least ten patients; the intervals count patients, not
 decisions.
@@ -43,6 +44,7 @@ from theracast_models.thresholds import outwards
 Kind = Literal["binary", "ordinal", "continuous", "time_to_event"]
 Z_95 = 1.959963984540054
 WANTED = 50
+WANTED_OVER_TIME = 100
 SIZE_OVER_TIME = 25
 """Patients in a group where the outcome is a time: at least ten are then at risk until three fifths have left."""
 MOST_GROUPS = 1_000
@@ -99,7 +101,7 @@ class Alike:
         decisions: how many.
         patients: of how many patients, at least ten; one with decisions in several groups is counted in each.
         estimate: binary: rate; ordinal: share of each level; continuous: mean; time to event: share without the event at
-            each horizon, None where fewer than ten are certainly at risk.
+            each horizon of `Neighbours.horizons`, None where it is known no better than from ten patients.
         low, high: their 95 % intervals (Wilson for shares).
         spread: standard deviation of a continuous outcome, else None.
         at_risk: at each horizon, at least this many under observation; None below ten. Empty for the other kinds.
@@ -173,6 +175,7 @@ class Neighbours:
             ValueError: fewer than ten patients have an outcome, or a group would be smaller.
         """
         n = len(phi)
+        outcomes = _observed(outcomes)
         counted = np.isfinite(outcomes.values).all(axis=1) & (np.ones(n) if weight is None else weight > 0).astype(bool)
         own = (np.arange(n) if patients is None else np.asarray(patients))[counted]
         count = len(np.unique(own))
@@ -207,8 +210,14 @@ class Neighbours:
             at_risk=at_risk,
         )
 
-    def like(self, phi: Floats, *, wanted: int = WANTED) -> Alike:
-        """Return what became of the decisions nearest to one with contributions `phi` (p,), at least `wanted` or all."""
+    def like(self, phi: Floats, *, wanted: int | None = None) -> Alike:
+        """Return what became of the decisions nearest to one with contributions `phi` (p,).
+
+        Args:
+            wanted: decisions at least, if there are so many; by default 50, and 100 for a time to event.
+        """
+        if wanted is None:
+            wanted = WANTED_OVER_TIME if self.kind == "time_to_event" else WANTED
         distance = np.sqrt(((self.centres - phi[self.places]) ** 2).sum(axis=1))
         order = np.argsort(distance, kind="stable")
         enough = int(np.searchsorted(np.cumsum(self.decisions[order]), wanted)) + 1
@@ -223,10 +232,12 @@ class Neighbours:
             spread = float(np.sqrt(variance[0]))
             half = Z_95 * np.sqrt(variance / max(patients - 1, 1))
             low, high = mean - half, mean + half
+            shown = np.ones(1, dtype=bool)
         else:
             mean = np.minimum.accumulate(np.clip(mean, 0.0, 1.0)) if self.kind == "time_to_event" else mean
-            low, high = wilson(mean, _effective(mean, variance, patients))
-        shown = at_risk >= SMALLEST_CELL if self.kind == "time_to_event" else np.ones(len(mean), dtype=bool)
+            effective = _effective(mean, variance, patients)
+            low, high = wilson(mean, effective)
+            shown = effective >= SMALLEST_CELL
         return Alike(
             kind=self.kind,
             decisions=decisions,
@@ -266,6 +277,15 @@ class Neighbours:
             decisions=counts["decisions"],
             patients=counts["patients"],
         )
+
+
+def _observed(outcomes: Outcomes) -> Outcomes:
+    """Return the outcomes without horizons at which fewer than ten are at risk."""
+    if outcomes.at_risk is None:
+        return outcomes
+    kept = outcomes.at_risk.sum(axis=0) >= SMALLEST_CELL
+    horizons = tuple(np.array(outcomes.horizons)[kept].tolist())
+    return Outcomes(outcomes.kind, outcomes.values[:, kept], outcomes.at_risk[:, kept], horizons)
 
 
 def microaggregate(points: Floats, patients: NDArray[np.intp], *, size: int) -> NDArray[np.intp]:

@@ -16,10 +16,10 @@ there (Wilson and Hilferty's cube root brings distances of few and of many featu
 elsewhere (`caution.py`). A category of fewer than ten patients and one never seen are the same here: one held by at
 most ten of n.
 
-The whole and each modality are looked at; the largest of them, each measured by its own spread in development, decides,
-with a limit that 1 % of like patients exceed. Limits come from distances to patients of other folds: to those from whom the
-covariance was learned a patient always lies nearer. The last hundredth is not read off the most unusual patients but
-extrapolated from the most unusual tenth (exponential tail), so that no limit is one patient's distance.
+The whole and each modality of several features are looked at; the largest of them, each measured by its own spread in
+development, decides, with a limit that 1 % of like patients exceed. Limits come from distances to patients of other
+folds: to those from whom the covariance was learned a patient always lies nearer. What lies beyond the ten most unusual
+patients is extrapolated from them together (exponential tail), so that no limit is one patient's distance.
 
 Kept are means, standard deviations, shares and covariances, each of at least ten patients; a covariance of two yes-or-no
 columns that would tell of fewer than ten with both is 0.
@@ -70,7 +70,7 @@ class Unusual(NamedTuple):
     Attributes:
         rare: at most 1 % of the development decisions were as unusual.
         beyond: largest of `LEVELS` that it exceeds as a whole verdict, 0 below the first.
-        parts: `whole` and each modality with known values: largest of `LEVELS` that it exceeds.
+        parts: `whole` and each modality of several features with known values: largest of `LEVELS` that it exceeds.
         leading: the part that is most unusual; None where nothing is known.
         reasons: up to three features of that part, the weightiest first; empty unless `rare`.
     """
@@ -245,11 +245,18 @@ class Novelty:
 
 
 def _named_parts(layout: Layout) -> dict[str, NDArray[np.intp]]:
-    """Return the columns of the whole and, where there are several, of each modality."""
-    modalities = np.array([column.modality for column in layout.columns], dtype=object)[layout.owner]
+    """Return the columns of the whole, and of each modality of several features beside another.
+
+    A modality of one feature is not looked at by itself: how rare its category is, or how far its value, is no finding
+    about a patient as a whole, and what was never seen is told by `caution.py`.
+    """
     parts = {WHOLE: np.arange(layout.width)}
-    names = list(dict.fromkeys(modalities.tolist()))
-    return parts | ({name: np.flatnonzero(modalities == name) for name in names} if len(names) > 1 else {})
+    names = list(dict.fromkeys(column.modality for column in layout.columns))
+    for name in names if len(names) > 1 else []:
+        features = [number for number, column in enumerate(layout.columns) if column.modality == name]
+        if len(features) > 1:
+            parts[name] = np.flatnonzero(np.isin(layout.owner, features))
+    return parts
 
 
 def _learned(table: FeatureTable, reach: Floats, share: Floats) -> tuple[Layout, Distances]:
@@ -279,7 +286,8 @@ def _largest(found: Floats, parts: Sequence[Part]) -> Floats:
 def _limits(values: Floats, share: Floats) -> tuple[float, ...]:
     """Return the values that shares `LEVELS` of the patients stay below, rounded up to hundredths.
 
-    Beyond the most unusual tenth, or the ten most unusual patients, they follow an exponential of the same mean.
+    Beyond the ten most unusual patients they follow an exponential of the same mean. A longer tail would be steadier, but
+    wrong where a category held by some per cent makes a clump at its end (measured in I-SPY2).
     """
     known = np.isfinite(values)
     order = np.argsort(values[known], kind="stable")
@@ -288,7 +296,7 @@ def _limits(values: Floats, share: Floats) -> tuple[float, ...]:
     if total < FEWEST:
         return ()
     below = (np.cumsum(weight) - weight / 2) / total
-    from_here = min(0.9, 1.0 - SMALLEST_CELL / total)
+    from_here = min(RARE, 1.0 - SMALLEST_CELL / total)
     corner = float(np.interp(from_here, below, found))
     tail = found >= corner
     excess = float(np.average(found[tail] - corner, weights=weight[tail]))

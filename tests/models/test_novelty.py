@@ -197,9 +197,9 @@ def test_wide_tables_and_few_patients() -> None:
     taken = []
     one = new.take([0])
     for _ in range(20):
-        begun = clock.perf_counter()
+        begun = clock.process_time()
         novelty.of(one)
-        taken.append(clock.perf_counter() - begun)
+        taken.append(clock.process_time() - begun)
     assert min(taken) < 0.002
     with pytest.raises(ValueError, match="49 patients are too few to say what is usual; 50 are needed"):
         Novelty.learn(table.take(range(49)), values[:49])
