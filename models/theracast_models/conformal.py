@@ -14,9 +14,10 @@ An outcome by a horizon of a follow-up: `BinarySets` with the weights of inverse
 of the evaluation. The time itself: `EventTimes`.
 
 Measured at 90 % on a third of the patients that nothing was learned from (`bench/conformal.py`, 100 splits): ICB 90.2,
-I-SPY2 90.1, OAK 90.5, TransNEO 91.1 %. At the four larger sites of ICB it is 84 to 93 % with the thresholds of all, and 90 to
-91 % with those of the site. Where the outcome is rare, sets of all patients hold nearly every absence and few presences (OAK 29 %): there
-`by_outcome` is what a board should see. At a site that took no part nothing is promised (83.7 to 93.4 % were measured).
+I-SPY2 90.1, OAK 90.5, TransNEO 91.1 %. At the four larger sites of ICB it is 84 to 93 % with the thresholds of all, and
+90 to 91 % with those of the site. Where the outcome is rare, sets with one threshold for both outcomes hold nearly every
+absence and few presences (OAK 29 %): there `by_outcome` is what a board should see. At a site that took no part nothing is
+promised (83.7 to 93.4 % were measured).
 
 Out-of-fold probabilities should be calibrated by the line that the model uses. That line was fitted to the same
 out-of-fold scores: two numbers from n outcomes, which the measured coverage does not notice.

@@ -35,10 +35,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from theracast_features.specs import FeatureTable
+from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.logodds import Floats
 from theracast_models.rarity import Column, Distances, Layout, layout_of, shrunk_covariance
 from theracast_models.reference import SMALLEST_CELL
+from theracast_models.sentences import listed
 
 WHOLE = "whole"
 LEVELS = (0.5, 0.75, 0.9, 0.95, 0.99)
@@ -50,6 +51,14 @@ MOST_TRIED = 2_000
 MOST_REASONS = 3
 FAR_ALONE = 2.5
 """Standard deviations beyond which a value is unusual by itself; otherwise it is so beside the other values."""
+
+
+HOW_WORDS = {
+    "high": "unusually high",
+    "low": "unusually low",
+    "rare category": "a rare category",
+    "together": "unusual beside the other values",
+}
 
 
 class Reason(NamedTuple):
@@ -242,6 +251,15 @@ class Novelty:
             parts=tuple(Part(one["name"], tuple(one["limits"])) for one in record["parts"]),
             verdict=tuple(record["verdict"]),
         )
+
+
+def unusual_sentence(found: Unusual, catalogue: Sequence[FeatureSpec]) -> str | None:
+    """Return what a doctor should read of an unusual decision, without the patient's values; None if it is not rare."""
+    if not found.rare:
+        return None
+    labels = {spec.name: spec.label for spec in catalogue}
+    told = listed([f"{labels.get(one.name, one.name)} ({HOW_WORDS[one.how]})" for one in found.reasons])
+    return f"Patients like this were rarely seen in development, at most 1 in 100 were as unusual. What makes it so: {told}."
 
 
 def _named_parts(layout: Layout) -> dict[str, NDArray[np.intp]]:

@@ -11,7 +11,7 @@ import pytest
 
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.elasticnet import ElasticNet
-from theracast_models.novelty import LEVELS, Novelty
+from theracast_models.novelty import LEVELS, Novelty, unusual_sentence
 from theracast_models.rarity import Distances, Layout, shrunk_covariance
 
 LABS, SCANS = [f"lab.l{n}" for n in range(5)], [f"img.i{n}" for n in range(4)]
@@ -82,6 +82,8 @@ def test_patients_of_another_kind_are_rare_and_it_says_what_makes_them_so() -> N
     assert told["half"][2] == [("lab.l2", "high")]
     assert told["nothing"] == (False, None, [])
     assert answers["extreme"].parts["imaging"] < 0.9
+    assert unusual_sentence(answers["usual"], CATALOGUE) is None
+    assert unusual_sentence(answers["extreme"], CATALOGUE).endswith("What makes it so: lab.l2 (unusually high).")
     assert set(answers["half"].parts) == {"whole", "lab"}
 
 
