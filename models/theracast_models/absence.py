@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,23 @@ def offset_shares(
     return shares
 
 
-def told_gaps(gaps: Sequence[Gaps], table: FeatureTable) -> list[Gaps]:
-    """Return the gaps, where nothing was filled in for a modality that is absent: the answer does without it."""
-    place = {name: number for number, name in enumerate(table.modalities)}
-    modality = {spec.name: place[spec.modality] for spec in table.catalogue}
+def told_gaps(gaps: Sequence[Gaps], table: FeatureTable, *, heard: Collection[str]) -> list[Gaps]:
+    """Return the gaps, where nothing is filled in for a modality that is absent: the answer does without it.
+
+    Args:
+        gaps: of the models of the modalities.
+        heard: the modalities that count where they are there; of the others nothing is told.
+    """
+    names = table.modalities
+    of = {
+        name: [spec.name for spec in table.catalogue if spec.modality == name and spec.role != "indicator"]
+        for name in names
+    }
     told = []
-    for gap, here in zip(gaps, present_modalities(table), strict=True):
-        kept = tuple(name for name in gap.filled if here[modality[name]])
-        gone = tuple(name for name in gap.filled if not here[modality[name]])
-        told.append(gap._replace(filled=kept, unpictured=gap.unpictured + gone))
+    for gap, here in zip(gaps, present_modalities(table).tolist(), strict=True):
+        absent = [name for name, there in zip(names, here, strict=True) if not there]
+        own = {name for modality in absent for name in of[modality]}
+        filled = tuple(name for name in gap.filled if name not in own)
+        without = [name for modality in absent if modality in heard for name in of[modality]]
+        told.append(gap._replace(filled=filled, unpictured=tuple(dict.fromkeys([*gap.unpictured, *without]))))
     return told

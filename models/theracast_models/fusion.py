@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ DROPOUT = 0.3
 CORRELATION_PRIOR = 20.0
 """Decisions with both of two modalities at which their measured correlation counts half: below, it is mostly chance."""
 RIDGE = 0.05
-"""Share of each variance that is added to it: weights of scores that say the same are then shared, not set by chance."""
+"""Share of each variance that is added to it: scores that say the same then share their weight."""
+EVEN_PRIOR = 10.0
+"""Weight of the belief that all of k modalities count 1/sqrt(k), between an average and a sum, on the scale of a
+log-likelihood; between 3 and 30 it made no difference worth naming (bench/fusion.py)."""
 SCALE_PRIOR = 5.0
 """Weight of the belief that scale is 1 and the offset Fisher's, on the scale of a log-likelihood."""
 LEAST_SCALE = 0.05
@@ -28,8 +31,8 @@ class Fusion:
     """Fisher's rule on the modalities' scores: `score = base + sum of weight * (score of the modality + shift)`.
 
     Were the scores of either outcome normal with one covariance, the best weights for the modalities that are there would
-    be `inverse(covariance) @ difference of means`, for each set of modalities its own; weights are the best ones that are
-    not negative. A modality that is absent has weight 0, one that repeats another counts less beside it, and more where the
+    be `inverse(covariance) @ difference of means`, for each set of modalities its own. Few decisions draw them towards even
+    ones, and weights are the best ones that are not negative. A modality that is absent has weight 0, one that repeats another counts less beside it, and more where the
     other is gone. Means and covariances come from pairs of modalities, so every decision teaches what it has.
 
     Attributes:
@@ -37,6 +40,7 @@ class Fusion:
         centre: (m,) mean score of each modality.
         gain: (m,) how much higher the score is on average where the outcome is: what the modality tells alone.
         spread: (m, m) covariance of the scores within outcomes.
+        pull: (m,) variance with which each weight is drawn towards the even one; the smaller, the more decisions have it.
         scale: what all weights are multiplied by.
         tilt: `shift = tilt * gain - centre`: what a typical patient's score counts for, which grows with what is known.
 
@@ -47,6 +51,7 @@ class Fusion:
     centre: Floats
     gain: Floats
     spread: Floats
+    pull: Floats
     scale: float
     tilt: float
 
@@ -63,7 +68,8 @@ class Fusion:
         level = float(curvature.sum()) / max(float(outcome.weight.sum()), 1e-12)
         gain = -(x.T @ gradient) / (total * level)
         spread = _covariance(x, mass, gain, 0.0 if outcome.kind == "continuous" else level)
-        rule = cls(base, centre, np.maximum(gain, 0.0), spread, 1.0, 0.0)
+        pull = EVEN_PRIOR / np.maximum(total * level, 1e-9)
+        rule = cls(base, centre, np.maximum(gain, 0.0), spread, pull, scale=1.0, tilt=0.0)
         return rule._scaled(scores, outcome, seed=seed)
 
     def weights(self, there: NDArray[np.bool_]) -> Floats:
@@ -76,8 +82,8 @@ class Fusion:
             own = np.flatnonzero(pattern & (self.gain > 0))
             if len(own):
                 # The best weights that are not negative: least squares on the Cholesky factor of the covariance.
-                lower = np.linalg.cholesky(self.spread[np.ix_(own, own)])
-                found = nnls(lower.T, np.linalg.solve(lower, self.gain[own]))[0]
+                lower = np.linalg.cholesky(self.spread[np.ix_(own, own)] + np.diag(self.pull[own]))
+                found = nnls(lower.T, np.linalg.solve(lower, self.gain[own] + self.pull[own] / np.sqrt(len(own))))[0]
                 result[np.ix_(which.ravel() == number, own)] = self.scale * found
         return result
 
@@ -94,6 +100,7 @@ class Fusion:
             "centre": self.centre.tolist(),
             "gain": self.gain.tolist(),
             "spread": self.spread.tolist(),
+            "pull": self.pull.tolist(),
             "scale": self.scale,
             "tilt": self.tilt,
         }
@@ -102,7 +109,7 @@ class Fusion:
     def from_json(cls, record: dict[str, Any]) -> Fusion:
         """Return the rule that `to_json` wrote."""
         size = len(record["centre"])
-        arrays = {name: np.array(record[name], dtype=np.float64) for name in ("centre", "gain")}
+        arrays = {name: np.array(record[name], dtype=np.float64) for name in ("centre", "gain", "pull")}
         spread = np.array(record["spread"], dtype=np.float64).reshape(size, size)
         return cls(base=record["base"], **arrays, spread=spread, scale=record["scale"], tilt=record["tilt"])
 
@@ -120,7 +127,6 @@ class Fusion:
             told.append(weights @ self.gain)
         # Fisher's own offset: halfway between the two means, seen from the mean of all.
         prior = np.array([1.0, _half_way(outcome)])
-        toll = SCALE_PRIOR * np.array([1.0, 1.0])
 
         def loss(point: Floats) -> tuple[float, Floats]:
             value, slope = 0.0, np.zeros(2)
@@ -129,12 +135,12 @@ class Fusion:
                 value += outcome.loss(eta) / COPIES
                 gradient = outcome.slopes(eta)[0] / COPIES
                 slope += np.array([gradient @ score, gradient @ told_one])
-            return value + float(toll @ (point - prior) ** 2) / 2, slope + toll * (point - prior)
+            return value + SCALE_PRIOR / 2 * float(((point - prior) ** 2).sum()), slope + SCALE_PRIOR * (point - prior)
 
         bounds = [(LEAST_SCALE, None), (None, None)]
         found = minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9})
         scale, tilt = (float(one) for one in found.x)
-        return Fusion(self.base, self.centre, self.gain, self.spread, scale, tilt / scale)
+        return replace(self, scale=scale, tilt=tilt / scale)
 
 
 def _half_way(outcome: Outcome) -> float:

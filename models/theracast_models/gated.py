@@ -122,7 +122,7 @@ class Gated:
 
     def gaps(self, table: FeatureTable) -> list[Gaps]:
         """Return per decision what `handled` puts into sentences."""
-        return told_gaps(self.inputs_.gaps(table), table)
+        return told_gaps(self.inputs_.gaps(table), table, heard=self.modalities_)
 
     def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy whose network was trained on from other decisions; the preprocessing is kept."""

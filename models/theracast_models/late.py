@@ -114,7 +114,7 @@ class Late:
             Gaps(*(tuple(dict.fromkeys(chain.from_iterable(kind))) for kind in zip(*rows, strict=True)))
             for rows in zip(*told, strict=True)
         ] or [Gaps((), ())] * len(table)
-        return told_gaps(together, table)
+        return told_gaps(together, table, heard=[self.modalities_[place] for place, _ in self._heard()])
 
     def refit(self, table: FeatureTable, y: Learnable, *, weight: Floats | None = None, seed: int = 0) -> Self:
         """Return a copy with members learned from other decisions; the weights are kept.

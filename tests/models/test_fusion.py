@@ -61,7 +61,8 @@ def test_weights_are_the_best_ones_that_are_not_negative() -> None:
     found = rule.weights(np.ones((1, 3), dtype=bool))[0] / rule.scale
 
     def risk(w: np.ndarray) -> float:
-        return float(w @ rule.spread @ w / 2 - w @ rule.gain)
+        even = rule.pull @ (w - 1 / np.sqrt(3)) ** 2 / 2
+        return float(w @ rule.spread @ w / 2 - w @ rule.gain + even)
 
     oracle = minimize(risk, np.ones(3), bounds=[(0, None)] * 3, method="L-BFGS-B", options={"ftol": 1e-15})
     np.testing.assert_allclose(found, oracle.x, atol=1e-4)
