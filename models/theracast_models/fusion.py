@@ -32,8 +32,9 @@ class Fusion:
 
     Were the scores of either outcome normal with one covariance, the best weights for the modalities that are there would
     be `inverse(covariance) @ difference of means`, for each set of modalities its own. Few decisions draw them towards even
-    ones, and weights are the best ones that are not negative. A modality that is absent has weight 0, one that repeats another counts less beside it, and more where the
-    other is gone. Means and covariances come from pairs of modalities, so every decision teaches what it has.
+    ones, and weights are the best ones that are not negative. A modality that is absent has weight 0; one that repeats
+    another counts less beside it, and more where the other is gone. Means and covariances come from pairs of modalities, so
+    every decision teaches what it has.
 
     Attributes:
         base: the score where nothing is known.

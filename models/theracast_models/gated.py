@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureTable
+from theracast_models.absence import learn_where_present, offset_shares, told_gaps
 from theracast_models.logodds import Floats, Gaps, expit
 from theracast_models.outcomes import Learnable, as_outcome
 from theracast_models.preprocess import LinearInputs
 from theracast_models.presence import present_modalities
-from theracast_models.absence import learn_where_present, offset_shares, told_gaps
 from theracast_models.sentences import gap_sentences
 
 MOST_GATE = 3.0

@@ -42,7 +42,8 @@ class Late:
     tells nothing, or that too few have, is not heard.
 
     Args:
-        members: unfitted models of one modality each (`Restricted`); the modalities without one get an elastic net.
+        members: unfitted models of one modality each (`Restricted`); of several of one modality the best out of fold is
+            taken, and the modalities without one get an elastic net.
         l1_ratio: of those elastic nets; their C is chosen among PENALTIES, each modality its own.
         folds: inner folds, stratified, a patient in one of them only.
         seed: of the folds, and of what is left out where scale and shift are learned.
@@ -255,9 +256,7 @@ def _refitted(model: ReplicableModel, table: FeatureTable, outcome: Outcome, see
     return model.refit(table, y, **more, seed=seed)
 
 
-def _out_of_fold(
-    model: ReplicableModel, table: FeatureTable, outcome: Outcome, folds: Sequence[Fold]
-) -> Floats:
+def _out_of_fold(model: ReplicableModel, table: FeatureTable, outcome: Outcome, folds: Sequence[Fold]) -> Floats:
     """Return (n,) scores by copies that have not seen the decision; NaN where there is none."""
     scores = np.full(len(table), np.nan)
     for train, test in folds:

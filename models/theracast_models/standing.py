@@ -76,9 +76,7 @@ def standing(
     known = {name: record for name, record in validated.items() if record.get("auc") is not None}
     nearest = nearest_pattern(pattern, known)
     record = None if nearest is None else known[nearest]
-    return Standing(
-        pattern, nearest, record, _says(pattern, nearest, record), _below(pattern, nearest, record, floor)
-    )
+    return Standing(pattern, nearest, record, _says(pattern, nearest, record), _below(pattern, nearest, record, floor))
 
 
 def nearest_pattern(pattern: str, validated: Mapping[str, Mapping[str, Any]]) -> str | None:
@@ -101,7 +99,9 @@ def nearest_pattern(pattern: str, validated: Mapping[str, Mapping[str, Any]]) ->
 def _says(pattern: str, nearest: str | None, record: Mapping[str, Any] | None) -> str:
     if nearest is None or record is None:
         return "How well the model does for patients with such data was not validated."
-    figures = f"AUC {record['auc']:.2f}{_interval(record)} in {record['n']} decisions, {record['events']} with the event"
+    figures = (
+        f"AUC {record['auc']:.2f}{_interval(record)} in {record['n']} decisions, {record['events']} with the event"
+    )
     if nearest == pattern:
         return f"Validated for patients with {_named(pattern)}: {figures}."
     less, more = _difference(pattern, nearest), _difference(nearest, pattern)

@@ -88,12 +88,12 @@ def test_same_bits_again_and_after_saving(make_holes, fitted, request, tmp_path)
     holes = make_holes(table, 1)
     for other in (twin, again):
         assert np.array_equal(other.log_odds(holes), model.log_odds(holes))
-        assert all(np.array_equal(*pair) for pair in zip(other.contributions(holes), model.contributions(holes), strict=True))
+        assert all(
+            np.array_equal(*pair) for pair in zip(other.contributions(holes), model.contributions(holes), strict=True)
+        )
         assert other.handled(holes) == model.handled(holes)
     loaded = again.load_replicates(tmp_path / "r")
-    assert np.array_equal(
-        again.replicate_log_odds(loaded, holes), model.replicate_log_odds(copies, holes)
-    )
+    assert np.array_equal(again.replicate_log_odds(loaded, holes), model.replicate_log_odds(copies, holes))
     np.testing.assert_allclose(
         model.replicate_log_odds(copies, holes), [one.log_odds(holes) for one in copies], atol=1e-12
     )

@@ -31,7 +31,8 @@ def gated_cause(n: int, seed: int) -> tuple[FeatureTable, np.ndarray, np.ndarray
     columns = {"lab.a": lab, "image.b": image, "image.quality": quality}
     modalities = ("lab", "imaging", "imaging")
     catalogue = tuple(
-        FeatureSpec(name, modality, "numeric", name, (name,)) for name, modality in zip(columns, modalities, strict=True)
+        FeatureSpec(name, modality, "numeric", name, (name,))
+        for name, modality in zip(columns, modalities, strict=True)
     )
     decisions = pd.DataFrame({"subject_id": [str(k) for k in range(n)], "site": "A", "index_time": pd.NaT})
     y = (rng.random(n) < expit(log_odds)).astype(float)
@@ -141,7 +142,9 @@ def test_numpy_answers_as_the_network_does(make_table) -> None:
     tensors = {name: torch.tensor(value) for name, value in model.weights_.items()}
     gathers = torch.tensor(model._belongs[:, None] == np.arange(3)[None, :], dtype=torch.float64)
     masks = torch.tensor(told.there[None], dtype=torch.float64)
-    network = gated_network._fused(tensors, torch.tensor(np.ascontiguousarray(model.inputs_.design(table))), gathers, masks)
+    network = gated_network._fused(
+        tensors, torch.tensor(np.ascontiguousarray(model.inputs_.design(table))), gathers, masks
+    )
     np.testing.assert_allclose(model.log_odds(table), model.base_ + network[0].numpy(), atol=1e-12)
 
 

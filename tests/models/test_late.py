@@ -29,7 +29,8 @@ def twin_modalities(n: int, seed: int, *, shared: float) -> tuple[FeatureTable, 
     y = (rng.random(n) < expit(1.2 * hidden + 0.8 * other - 1.0)).astype(float)
     modalities = ("lab", "genomic", "imaging", "imaging")
     catalogue = tuple(
-        FeatureSpec(name, modality, "numeric", name, (name,)) for name, modality in zip(columns, modalities, strict=True)
+        FeatureSpec(name, modality, "numeric", name, (name,))
+        for name, modality in zip(columns, modalities, strict=True)
     )
     decisions = pd.DataFrame({"subject_id": [str(k) for k in range(n)], "site": "A", "index_time": pd.NaT})
     return FeatureTable(pd.DataFrame(columns), catalogue, decisions), y
@@ -82,6 +83,13 @@ def test_members_learn_from_those_who_have_their_modality() -> None:
     model = Late().fit(masked(table, gone), y)
     column = model.members_[1].model.inputs_.columns[0]
     assert column.mean == pytest.approx(np.sort(table.frame["gen.b"])[200:].mean(), abs=0.02)
+
+
+def test_of_several_members_of_a_modality_the_best_is_taken() -> None:
+    table, y = twin_modalities(300, 6, shared=0.9)
+    worse, better = Restricted(ElasticNet(1e-6), "imaging"), Restricted(ElasticNet(0.3), "imaging")
+    model = Late([worse, better]).fit(table, y)
+    assert model.members_[2].model.c == 0.3
 
 
 def test_a_modality_that_one_patient_has_is_not_heard(make_table) -> None:

@@ -84,9 +84,7 @@ def test_records_are_those_of_a_slow_loop(judged) -> None:
     assert (dropped["how"], dropped["n"], dropped["found"]) == ("taken_away", int(having.sum()), 0)
     assert dropped["auc"] == pytest.approx(auc(y[having], taken[having]))
     assert dropped["brier"] == pytest.approx(np.mean((taken[having] - y[having]) ** 2))
-    assert dropped["auc_lost"]["difference"] == pytest.approx(
-        auc(y[having], p[having]) - auc(y[having], taken[having])
-    )
+    assert dropped["auc_lost"]["difference"] == pytest.approx(auc(y[having], p[having]) - auc(y[having], taken[having]))
 
 
 def test_what_matters_most_is_missed_most(judged) -> None:
@@ -104,7 +102,7 @@ def test_what_matters_most_is_missed_most(judged) -> None:
 
 
 def test_external_sites_are_judged_by_the_one_final_model(judged) -> None:
-    table, y, held_out = judged
+    _, _, held_out = judged
     others, outcome = patients(300, 1)
     held = [HeldOut(held_out[0].answer, np.arange(300))]
     answers = answers_by_pattern(held, others, ["clinical+lab"])
@@ -122,7 +120,7 @@ def test_weights_and_unknown_outcomes(judged) -> None:
 
 
 def test_a_pattern_of_one_outcome_has_no_auc_and_no_error(judged) -> None:
-    table, y, held_out = judged
+    table, _, held_out = judged
     records = validate_patterns(held_out, table, np.zeros(500), bootstrap=0)
     assert all(record["auc"] is None for record in records.values())
     assert standing("lab", records, floor=FloorSection(auc=0.6)).abstains

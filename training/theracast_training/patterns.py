@@ -47,7 +47,7 @@ def patterns_to_judge(table: FeatureTable, y: Floats, *, least: int = FEW) -> li
     names = table.modalities
     planned = [pattern_name(names)]
     planned += [pattern_name([one for one in names if one != gone]) for gone in names] if len(names) > 1 else []
-    found = Counter(one for one, outcome in zip(pattern_of(table), y.tolist(), strict=True) if outcome == outcome)
+    found = Counter(one for one, known in zip(pattern_of(table), np.isfinite(y), strict=True) if known)
     frequent = [one for one, count in found.most_common() if count >= least and one not in planned]
     chosen = planned + frequent[: max(0, MOST_PATTERNS - len(planned))]
     return sorted(chosen, key=lambda one: (-len(modalities_of(one)), chosen.index(one)))
