@@ -21,6 +21,7 @@ from theracast_training.patterns import (
     answers_by_pattern,
     pattern_records,
     patterns_to_judge,
+    pooled,
     validate_patterns,
 )
 
@@ -104,11 +105,20 @@ def test_what_matters_most_is_missed_most(judged) -> None:
 def test_external_sites_are_judged_by_the_one_final_model(judged) -> None:
     _, _, held_out = judged
     others, outcome = patients(300, 1)
-    held = [HeldOut(held_out[0].answer, np.arange(300))]
-    answers = answers_by_pattern(held, others, ["clinical+lab"])
+    answers = answers_by_pattern(HeldOut(held_out[0].answer, np.arange(300)), others, ["clinical+lab"])
     records = pattern_records(answers, others, outcome, bootstrap=0)
     expected = evaluate_binary(outcome, held_out[0].answer(without(others, ["genomic"])), bootstrap=0)
     assert records["clinical+lab"]["auc"] == expected["auc"]
+
+
+def test_repeats_count_by_their_mean(judged) -> None:
+    table, _, held_out = judged
+    first, second = held_out[0], HeldOut(held_out[1].answer, held_out[0].rows)
+    parts = [answers_by_pattern(one, table, ["clinical+lab"]) for one in (first, second)]
+    found = pooled(parts)
+    for pattern in ("", "clinical+lab"):
+        np.testing.assert_array_equal(found[pattern], (parts[0][pattern] + parts[1][pattern]) / 2)
+        assert np.isnan(np.delete(found[pattern], first.rows)).all()
 
 
 def test_weights_and_unknown_outcomes(judged) -> None:

@@ -31,7 +31,7 @@ class HeldOut:
 
     Attributes:
         answer: of the model.
-        rows: (k,) positions in the table; a decision may be judged by several models (repeats), whose mean then counts.
+        rows: (k,) positions in the table.
     """
 
     answer: Answer
@@ -53,19 +53,33 @@ def patterns_to_judge(table: FeatureTable, y: Floats, *, least: int = FEW) -> li
     return sorted(chosen, key=lambda one: (-len(modalities_of(one)), chosen.index(one)))
 
 
-def answers_by_pattern(held_out: Sequence[HeldOut], table: FeatureTable, patterns: Sequence[str]) -> dict[str, Floats]:
+def answers_by_pattern(held_out: HeldOut, table: FeatureTable, patterns: Sequence[str]) -> dict[str, Floats]:
     """Return per pattern (n,) probabilities of the decisions that have all its modalities, all others taken from them.
 
-    NaN for a decision that lacks one of the modalities, or that nobody judges. Key `""`: every decision as it is.
+    NaN for a decision that lacks one of the modalities, or that the model does not judge. Key `""`: every decision as it is.
+    Plain data, so that a worker can hand them back; `pooled` joins those of several folds.
     """
-    own = [set(modalities_of(one)) for one in pattern_of(table)]
-    answers = {"": _mean_answers(held_out, table, np.ones(len(table), dtype=bool), gone=())}
+    judged = table.take(held_out.rows)
+    own = [set(modalities_of(one)) for one in pattern_of(judged)]
+    answers = {"": _placed(held_out.answer(judged), held_out.rows, len(table))}
     for pattern in patterns:
         kept = set(modalities_of(pattern))
-        having = np.array([kept <= one for one in own], dtype=bool)
+        having = np.flatnonzero([kept <= one for one in own])
         gone = [one for one in table.modalities if one not in kept]
-        answers[pattern] = _mean_answers(held_out, table, having, gone=gone)
+        found = held_out.answer(without(judged.take(having), gone)) if len(having) else np.zeros(0)
+        answers[pattern] = _placed(found, held_out.rows[having], len(table))
     return answers
+
+
+def pooled(parts: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
+    """Return the answers of all folds by pattern, the mean where repeats judged a decision more than once."""
+    found = {}
+    for pattern in parts[0] if parts else ():
+        stacked = np.array([part[pattern] for part in parts])
+        count = np.isfinite(stacked).sum(axis=0)
+        total = np.where(np.isfinite(stacked), stacked, 0.0).sum(axis=0)
+        found[pattern] = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+    return found
 
 
 def pattern_records(
@@ -87,7 +101,7 @@ def pattern_records(
     differ. `auc_lost` compares with the same decisions as they were.
 
     Args:
-        answers: as `answers_by_pattern` gives them.
+        answers: as `pooled` gives them.
         y: (n,) 0/1, NaN where not known.
         weight, group, bootstrap, seed: as in `evaluate_binary`.
     """
@@ -123,22 +137,15 @@ def validate_patterns(
     held_out: Sequence[HeldOut], table: FeatureTable, y: Floats, *, least: int = FEW, **more: Any
 ) -> dict[str, dict[str, Any]]:
     """Return `pattern_records` of the patterns of a table, judged by models that have not seen the decisions."""
-    answers = answers_by_pattern(held_out, table, patterns_to_judge(table, y, least=least))
+    patterns = patterns_to_judge(table, y, least=least)
+    answers = pooled([answers_by_pattern(one, table, patterns) for one in held_out])
     return pattern_records(answers, table, y, **more)
 
 
-def _mean_answers(
-    held_out: Sequence[HeldOut], table: FeatureTable, having: NDArray[np.bool_], *, gone: Sequence[str]
-) -> Floats:
-    total, count = np.zeros(len(table)), np.zeros(len(table))
-    for one in held_out:
-        rows = one.rows[having[one.rows]]
-        if len(rows):
-            part = table.take(rows)
-            total[rows] += one.answer(without(part, gone) if gone else part)
-            count[rows] += 1
-    mean: Floats = np.divide(total, count, out=np.full(len(table), np.nan), where=count > 0)
-    return mean
+def _placed(answers: Floats, rows: Rows, count: int) -> Floats:
+    placed = np.full(count, np.nan)
+    placed[rows] = answers
+    return placed
 
 
 def _kept(evaluation: Mapping[str, Any]) -> dict[str, Any]:
