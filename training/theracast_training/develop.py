@@ -22,7 +22,9 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "lightgbm", "cnn", "stack")
+SIMPLICITY = ("elasticnet", "late", "lightgbm", "gated", "cnn", "stack")
+STACKED = ("elasticnet", "lightgbm")
+"""What a stack is made of, beside other families that are named."""
 
 
 CURVE = 24
@@ -115,8 +117,8 @@ class TaskResult:
 
 
 def searched_families(families: Sequence[str]) -> list[str]:
-    """Return the families that need a search of their own; a stack is built from the first two, and others that are named."""
-    always = SIMPLICITY[:2] if "stack" in families else ()
+    """Return the families that need a search of their own; a stack is built from two, and others that are named."""
+    always = STACKED if "stack" in families else ()
     return [family for family in SIMPLICITY[:-1] if family in families or family in always]
 
 

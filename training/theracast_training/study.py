@@ -26,7 +26,7 @@ from theracast_features.section import FeatureSection
 from theracast_models.standing import FloorSection
 from theracast_training.subgroups import FairnessSection
 
-FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
+FamilyName = Literal["elasticnet", "late", "lightgbm", "gated", "cnn", "stack"]
 
 
 class SchemeSection(Section):
