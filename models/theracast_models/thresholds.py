@@ -173,7 +173,7 @@ class Thresholds:
 
 def outwards(value: float, *, digits: int = 3) -> float:
     """Return the next number of this many significant digits that is not smaller."""
-    return float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(value)))
+    return float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(float(value)))))
 
 
 def weighted_quantile(values: Floats, mass: Floats, *, beyond: float, level: float) -> float:
