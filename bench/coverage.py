@@ -110,9 +110,7 @@ def measure(row: Row, simulations: int) -> dict[str, float]:
 
 def tell(rows: Sequence[str], simulations: int) -> None:
     """Print the table."""
-    print(
-        f"coverage in per cent over {simulations} simulations of {ASKED} new patients; replicates: 40, with trees 20"
-    )
+    print(f"coverage in per cent over {simulations} simulations of {ASKED} new patients; replicates: 40, with trees 20")
     heads = ["to truth", "+-", "third 1", "third 2", "third 3", "to mean", "width", "rmse"]
     print(f"{'':44}" + "".join(f"{head:>10}" for head in heads) + f"{'s':>8}")
     for one in rows:
