@@ -288,15 +288,17 @@ class Distances:
     def _inverse(self, places: NDArray[np.intp]) -> tuple[Floats, float, float]:
         """Return the inverse over these columns, and mean and degrees of freedom of the squared distance."""
         key = places.tobytes()
-        if key not in self._inverses:
-            if len(self._inverses) >= MOST_PATTERNS:
-                self._inverses.clear()
+        found = self._inverses.get(key)  # read once: another thread may empty it
+        if found is None:
             precision: Floats = np.linalg.inv(self.covariance[np.ix_(places, places)]).astype(np.float64)
             kept, added = self.ridge
             product = np.eye(len(places)) if kept <= 0 else (np.eye(len(places)) - added * precision) / kept
             mean = float(np.trace(product))
-            self._inverses[key] = (precision, mean, mean**2 / float((product**2).sum()))
-        return self._inverses[key]
+            found = (precision, mean, mean**2 / float((product**2).sum()))
+            if len(self._inverses) >= MOST_PATTERNS:
+                self._inverses.clear()
+            self._inverses[key] = found
+        return found
 
 
 def _digits(value: float) -> float:

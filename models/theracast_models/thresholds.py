@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import ceil, floor, log10
+from decimal import ROUND_CEILING, Context, Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -173,12 +173,7 @@ class Thresholds:
 
 def outwards(value: float, *, digits: int = 3) -> float:
     """Return the next number of this many significant digits that is not smaller."""
-    if value == 0.0 or not np.isfinite(value):
-        return value
-    places = digits - 1 - floor(log10(abs(value)))
-    # Not below the value, which the division back may miss by one unit in the last place.
-    found = ceil(value * 10.0**places) / 10.0**places if places >= 0 else ceil(value / 10.0**-places) * 10.0**-places
-    return found if found >= value else float(np.nextafter(value, np.inf))
+    return float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(Decimal(repr(float(value)))))
 
 
 def weighted_quantile(values: Floats, mass: Floats, *, beyond: float, level: float) -> float:
