@@ -101,7 +101,7 @@ class Companions:
         sets = self.conformal
         if sets is None or not len(table):
             return []
-        sites = [str(site) for site in table.decisions["site"]]
+        sites = [str(site) or None for site in table.decisions["site"]]
         about = [{"coverage": COVERAGE, "basis": sets.thresholds.basis(site)} for site in sites]
         if isinstance(sets, BinarySets):
             inside = sets.sets(estimates[:, 0], coverage=COVERAGE, groups=sites)
