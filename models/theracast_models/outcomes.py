@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
+from scipy.special import expit, log_expit, logit
 
 from theracast_data.errors import CohortError
 
@@ -157,7 +157,7 @@ class Survival:
     @property
     def amount(self) -> float:
         """The weight of the events."""
-        return float(max(self.weight @ self.event, 1e-12))
+        return max(float(self.weight @ self.event), 1e-12)
 
     def __len__(self) -> int:
         return len(self.time)
@@ -306,7 +306,8 @@ class Ordinal:
 
     def slopes(self, score: Floats) -> tuple[Floats, Floats]:
         """Return gradient and curvature at the best thresholds."""
-        above, below = self._sides(score, self._dense_thresholds(score))
+        upper, lower = self._sides(score, self._dense_thresholds(score))
+        above, below = expit(upper), expit(lower)
         return self.weight * (above + below - 1), self.weight * (above * (1 - above) + below * (1 - below))
 
     def thresholds(self, score: Floats) -> Floats:
@@ -335,12 +336,12 @@ class Ordinal:
     def _dense_thresholds(self, score: Floats) -> Floats:
         """Return the thresholds between the levels that occur."""
         weights = np.bincount(self._place, self.weight, len(self._present))
-        theta = -logit(np.cumsum(weights[::-1])[::-1][1:] / weights.sum())
+        theta: Floats = -logit(np.cumsum(weights[::-1])[::-1][1:] / weights.sum())
         theta += float(np.average(score, weights=self.weight)) if len(score) else 0.0
         value = self._loss(score, theta)
         for _ in range(100):
-            above, below = self._sides(score, theta)
-            gradient, hessian = _threshold_slopes(above, below, self._place, self.weight, len(self._present))
+            upper, lower = self._sides(score, theta)
+            gradient, hessian = _threshold_slopes(upper, lower, self._place, self.weight, len(self._present))
             if np.abs(gradient).max(initial=0.0) <= 1e-11 * self.amount:
                 break
             step = np.linalg.solve(hessian, gradient)
@@ -358,29 +359,31 @@ class Ordinal:
         return theta
 
     def _sides(self, score: Floats, theta: Floats) -> tuple[Floats, Floats]:
-        """Return per decision the probability of its level or better, and of better than its level."""
+        """Return per decision the log-odds of its level or better, and of better than its level."""
         edges = np.concatenate([[-np.inf], theta, [np.inf]])
-        return expit(score - edges[self._place]), expit(score - edges[self._place + 1])
+        return score - edges[self._place], score - edges[self._place + 1]
 
     def _loss(self, score: Floats, theta: Floats) -> float:
-        above, below = self._sides(score, theta)
-        return float(-(self.weight @ np.log(np.maximum(above - below, 1e-300))))
+        upper, lower = self._sides(score, theta)
+        # expit(upper) - expit(lower), without the difference of two numbers near 1
+        log_likelihood = log_expit(upper) + log_expit(-lower) + np.log(-np.expm1(lower - upper))
+        return float(-(self.weight @ log_likelihood))
 
 
-def _threshold_slopes(
-    above: Floats, below: Floats, place: Rows, weight: Floats, levels: int
-) -> tuple[Floats, Floats]:
-    """Return gradient and Hessian of the negative log-likelihood over the thresholds."""
-    p = np.maximum(above - below, 1e-300)
-    u, v = above * (1 - above), below * (1 - below)
+def _threshold_slopes(upper: Floats, lower: Floats, place: Rows, weight: Floats, levels: int) -> tuple[Floats, Floats]:
+    """Return gradient and Hessian of the negative log-likelihood over the thresholds, given both log-odds of each level."""
+    room = -np.expm1(lower - upper)
+    # The densities at both thresholds over the probability of the level between them.
+    u = expit(-upper) / (expit(-lower) * room)
+    v = expit(lower) / (expit(upper) * room)
     size = levels + 1  # thresholds 0 and `levels` are infinite and drop out
-    gradient = np.bincount(place, weight * u / p, size) - np.bincount(place + 1, weight * v / p, size)
-    own = weight * ((u / p) ** 2 - u * (1 - 2 * above) / p)
-    next_one = weight * ((v / p) ** 2 + v * (1 - 2 * below) / p)
+    gradient = np.bincount(place, weight * u, size) - np.bincount(place + 1, weight * v, size)
+    own = weight * (u**2 - u * (1 - 2 * expit(upper)))
+    next_one = weight * (v**2 + v * (1 - 2 * expit(lower)))
     diagonal = np.bincount(place, own, size) + np.bincount(place + 1, next_one, size)
-    beside = -np.bincount(place, weight * u * v / p**2, size)
+    beside = -np.bincount(place, weight * u * v, size)
     hessian = np.diag(diagonal) + np.diag(beside[:-1], 1) + np.diag(beside[:-1], -1)
-    return gradient[1:-1], hessian[1:-1, 1:-1]
+    return np.asarray(gradient[1:-1], dtype=np.float64), np.asarray(hessian[1:-1, 1:-1], dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
