@@ -23,7 +23,7 @@ from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {
     family.family: family
-    for family in (ElasticNet, Boosting, Stack, Late, Gated, Published, Convolution, Restricted, Harmonised)
+    for family in (ElasticNet, Boosting, Stack, Published, Convolution, Late, Gated, Restricted, Harmonised)
 }
 _OF_MODELS = frozenset({Stack.family, Late.family, Restricted.family, Harmonised.family})
 _AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})

@@ -95,7 +95,7 @@ def train_gated(
             torch.autograd.backward([score, penalty], [torch.tensor(gradient, **place), None])  # type: ignore[arg-type]
             return loss + float(penalty.detach())
 
-        optimiser.step(closure)
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
     return {name: value.detach().cpu().numpy().copy() for name, value in weights.items()}
 
 

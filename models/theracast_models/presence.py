@@ -70,7 +70,7 @@ def masked(table: FeatureTable, gone: NDArray[np.bool_]) -> FeatureTable:
         sources = {names.index(spec.modality)}
         if spec.role == "derived":
             sources |= {measured[column] for column in spec.columns if column in measured}
-        rows = gone[:, sorted(sources)].any(axis=1)
+        rows = np.asarray(gone[:, sorted(sources)].any(axis=1), dtype=bool)
         if not rows.any():
             continue
         if spec.role == "picture":

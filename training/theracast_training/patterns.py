@@ -119,7 +119,7 @@ def pattern_records(
         events = int(outcome[found].sum())
         as_found = min(events, int(found.sum()) - events) >= enough
         rows = np.flatnonzero(found if as_found else judged)
-        more = {"weight": mass[rows], "group": patients[rows], "bootstrap": bootstrap, "seed": seed}
+        more: dict[str, Any] = {"weight": mass[rows], "group": patients[rows], "bootstrap": bootstrap, "seed": seed}
         record: dict[str, Any] = {
             "modalities": list(modalities_of(pattern)),
             "absent": [one for one in table.modalities if one not in modalities_of(pattern)],
