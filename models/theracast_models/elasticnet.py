@@ -230,11 +230,10 @@ def _whole_step(hessian: Floats, residual: Floats, start: Floats, *, l1: float, 
     if width == 0:
         return start
     scale = max(float(np.trace(hessian)) / width, 1e-12)
-    hessian = np.asarray(hessian + 1e-10 * scale * np.eye(width), dtype=np.float64)
+    hessian = hessian + 1e-10 * scale * np.eye(width)
     moment = hessian @ start + residual
     if l1 == 0:
-        found: Floats = np.linalg.solve(hessian + l2 * np.eye(width), moment)
-        return found
+        return np.asarray(np.linalg.solve(hessian + l2 * np.eye(width), moment), dtype=np.float64)
     # The same as least squares on the root of the Hessian.
     values, vectors = np.linalg.eigh(hessian)
     root = np.sqrt(np.maximum(values, 0.0))
