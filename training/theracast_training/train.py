@@ -68,6 +68,10 @@ class TrainResult:
             "single_modality": evaluations["single_modality"],
             "without_modality": evaluations["without_modality"],
             "by_day": evaluations["by_day"],
+            "further": {
+                head.endpoint.name: {key: head.evaluations[key] for key in ("cv", "external")}
+                for head in self.response_model.further
+            },
             "identity": self.response_model.identity,
             "run_id": self.run_id,
             "report": str(self.report_path),
