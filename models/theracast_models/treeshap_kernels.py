@@ -5,6 +5,8 @@ the leaves below of value times what the splits between weigh. Where a split of 
 (cover of the cold child) x sum over nodes of P (S hot - S cold) / (f's weight above)^2; the quadrature weights are in P.
 """
 
+# ruff: noqa: PLR0917 (compiled code takes its arrays one by one)
+
 from __future__ import annotations
 
 from typing import Any
@@ -86,7 +88,7 @@ def _side(x: float, split: Any, set_words: Integers) -> int:
             return RIGHT
         category = int(x)
         return LEFT if (set_words[split.set_start + category // 32] >> (category % 32)) & 1 else RIGHT
-    if x != x or (split.kind != NUMBER and x == 0.0):
+    if np.isnan(x) or (split.kind != NUMBER and x == 0.0):
         return LEFT if split.missing_left else RIGHT
     return LEFT if x <= split.threshold else RIGHT
 
@@ -155,14 +157,15 @@ def _row_up(
     left, right = split.share_left, split.share_right
     a, b = split.value_left, split.value_right
     side = split.right
-    total = 0.0
+    total: float = 0.0
     if split.leaf_left and split.leaf_right and split.again < 0:
         mean = left * a + right * b
         hot = b if went else a
         for q in range(count):
             total += P[d, q]
             S[side, d, q] = mean * rule[1, start + q] + hot * rule[0, start + q]
-        return total * (left * (b - a) if went else right * (a - b))
+        total *= left * (b - a) if went else right * (a - b)
+        return total
     if split.leaf_left:
         for q in range(count):
             S[0, d + 1, q] = a
@@ -188,7 +191,8 @@ def _row_up(
             total += P[d, q] * (v * v) * (L - R)
             u = rule[1, start + q]
             S[side, d, q] = left * u * v * L + right * u * v * R + rule[0, start + q] * v * (R if went else L)
-    return total * (-left if went else right)
+    total *= -left if went else right
+    return total
 
 
 @compiled

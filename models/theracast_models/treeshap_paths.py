@@ -128,22 +128,25 @@ def _walk(tree: TextTree) -> _Walk:
     left, right, feature = tree.left.tolist(), tree.right.tolist(), tree.feature.tolist()
     counts = np.concatenate([tree.count, tree.leaf_count[::-1]])
     local = (np.stack([counts[tree.left], counts[tree.right]]) / tree.count).tolist()
-    rows = []
+    rows: list[tuple[int, int, int, int, int]] = []
+    shares: list[float] = []
     most = 0
     # What is known of a feature on the path: depth of its last split, side taken there, share of cover left.
     stack: list[tuple[int, int, int, dict[int, tuple[int, int, float]]]] = [(0, 0, 0, {})]
     while stack:
         split, depth, side, seen = stack.pop()
-        again, again_side, above = seen.get(feature[split], (-1, 0, 1.0))
-        rows.append((split, depth, side, again, again_side, above))
-        most = max(most, len(seen) + (again < 0))
+        last, last_side, above = seen.get(feature[split], (-1, 0, 1.0))
+        rows.append((split, depth, side, last, last_side))
+        shares.append(above)
+        most = max(most, len(seen) + (last < 0))
         for child, to in ((right[split], 1), (left[split], 0)):
             if child >= 0:
                 stack.append((child, depth + 1, to, seen | {feature[split]: (depth, to, above * local[to][split])}))
-    columns = list(zip(*rows, strict=True))
-    integers = [np.array(column, dtype=np.int64) for column in columns[:5]]
+    order, depths, right_child, again, again_right = (
+        np.array(column, dtype=np.int64) for column in zip(*rows, strict=True)
+    )
     # A path of u features is a polynomial of degree u - 1 in t; Gauss-Legendre of n nodes is exact to degree 2 n - 1.
-    return _Walk(*integers, above=np.array(columns[5]), nodes=(most + 1) // 2)
+    return _Walk(order, depths, right_child, again, again_right, above=np.array(shares), nodes=(most + 1) // 2)
 
 
 def _splits(tree: TextTree, walk: _Walk) -> NDArray[np.void]:
