@@ -77,7 +77,7 @@ def side_by_side(path: Path, rows: int) -> None:
         import shap
     from theracast_models.treeshap import TreeShap
 
-    booster = lightgbm.Booster(model_file=path, params={"num_threads": 1})
+    booster = lightgbm.Booster(model_file=path)
     X = make_rows(rows, booster.num_feature(), 3)
     begun = time.perf_counter()
     ours = TreeShap.read(path.read_text(encoding="utf-8"))
