@@ -1,6 +1,6 @@
 """Trees read from LightGBM's text, checked before anything is computed with them.
 
-Source of the format: LightGBM's `Tree::ToString` and `GBDT::SaveModelToString`, text versions v2 to v4.
+Source of the format: LightGBM's `Tree::ToString` and `GBDT::SaveModelToString`, text versions v3 and v4.
 """
 
 from __future__ import annotations
@@ -69,15 +69,12 @@ def read_lightgbm_text(text: str) -> TextModel:
         ArtifactError: the text is damaged, or the model is one that LightGBM explains otherwise or not at all (several
             scores a row, linear trees).
     """
-    head, *blocks = text.split("\nTree=")
-    if not head.startswith("tree\n"):
+    if not text.startswith("tree\n"):
         raise ArtifactError(_damaged("it does not begin with the line 'tree'"))
-    if not blocks or "\nend of trees" not in blocks[-1]:
-        if "\nend of trees" not in head:
-            raise ArtifactError(_damaged("it has no line 'end of trees'"))
-        blocks = []
-    else:
-        blocks[-1] = blocks[-1].split("\nend of trees", 1)[0]
+    body, end, _ = text.partition("\nend of trees")
+    if not end:
+        raise ArtifactError(_damaged("it has no line 'end of trees'"))
+    head, *blocks = body.split("\nTree=")
     fields = _fields(head)
     per_iteration = _whole(fields, "num_tree_per_iteration", "head")
     if per_iteration != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +64,12 @@ class Paths:
     inverse: Floats
     set_words: Integers
 
-    @property
+    @cached_property
     def deepest(self) -> int:
         """Return how many splits the longest path has."""
         return int(self.splits["depth"].max(initial=-1)) + 1
 
-    @property
+    @cached_property
     def most_nodes(self) -> int:
         """Return the largest number of quadrature nodes of a tree."""
         return int(self.trees[:, 2].max(initial=0))
