@@ -13,12 +13,12 @@ NeurIPS 2022, arXiv:2209.08192 (products in place of subsets); Owen, Management 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from theracast_models.lightgbm_text import Floats, TextModel, read_lightgbm_text
-from theracast_models.treeshap_kernels import explain_rows
+from theracast_models.treeshap_kernels import FEW, ROWS, explain_alone, explain_blocks
 from theracast_models.treeshap_paths import lay_out, mean_score
 
 
@@ -52,18 +52,18 @@ class TreeShap:
         if X.ndim != 2 or X.shape[1] != self.features:
             raise ValueError(f"X has the shape {X.shape}; the model reads rows of {self.features} columns.")
         phi = np.zeros((len(X), self.features))
-        paths = self._paths
-        if len(X) and len(paths.splits):
-            explain_rows(
-                np.ascontiguousarray(X, dtype=np.float64),
-                phi,
-                paths.features,
-                paths.splits,
-                paths.trees,
-                paths.rule,
-                paths.inverse,
-                paths.set_words,
-                paths.deepest,
-                paths.most_nodes,
-            )
+        if len(self._paths.splits):
+            X = np.ascontiguousarray(X, dtype=np.float64)
+            # Each is compiled, or read from numba's cache, only where it is called: a service of single rows has half to load.
+            spare = len(X) % ROWS
+            whole = len(X) - spare if spare <= FEW else len(X)
+            if whole:
+                explain_blocks(X[:whole], phi[:whole], *self._arguments())
+            if whole < len(X):
+                explain_alone(X[whole:], phi[whole:], *self._arguments())
         return phi
+
+    def _arguments(self) -> tuple[Any, ...]:
+        paths = self._paths
+        arrays = (paths.features, paths.splits, paths.trees, paths.rule, paths.inverse, paths.set_words)
+        return (*arrays, paths.deepest, paths.most_nodes)

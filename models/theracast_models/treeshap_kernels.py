@@ -9,13 +9,11 @@ the leaves below of value times what the splits between weigh. Where a split of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-from theracast_features.imaging.compiled import compiled
+from theracast_features.imaging.compiled import compiled, inlined
 from theracast_models.lightgbm_text import Floats, Integers
 from theracast_models.treeshap_paths import CATEGORY, NUMBER
 
@@ -28,16 +26,8 @@ TINY = float(np.float32(1e-35))  # LightGBM's kZeroThreshold: it reads what is n
 LEFT, RIGHT, OFF = 0, 1, 2
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _inlined(function: F) -> F:
-    """Return the function compiled into its callers: for one row, a call with so many arrays costs as much as its work."""
-    return cast(F, numba.njit(cache=True, nogil=True, forceinline=True)(function))
-
-
 @compiled
-def explain_rows(
+def explain_alone(
     X: Floats,
     phi: Floats,
     features: Integers,
@@ -49,47 +39,60 @@ def explain_rows(
     deepest: int,
     most_nodes: int,
 ) -> None:
-    """Fill phi (n, p) with the SHAP values of X (n, p), a block after the other; the other arguments are those of Paths."""
+    """Fill phi (n, p) with the SHAP values of X (n, p), row by row; the other arguments are those of Paths."""
+    k = len(features)
+    P = np.empty((deepest, most_nodes))
+    S = np.empty((2, deepest + 1, most_nodes))
+    went = np.empty(deepest, np.int64)
+    cells = np.empty(k)
+    found = np.empty(k)
+    for row in range(len(X)):
+        for f in range(k):
+            cells[f] = _cell(X[row, features[f]])
+        found[:] = 0.0
+        _explain_row(cells, found, P, S, went, splits, trees, rule, inverse, set_words)
+        for f in range(k):
+            phi[row, features[f]] = found[f]
+
+
+@compiled
+def explain_blocks(
+    X: Floats,
+    phi: Floats,
+    features: Integers,
+    splits: Any,
+    trees: Integers,
+    rule: Floats,
+    inverse: Floats,
+    set_words: Integers,
+    deepest: int,
+    most_nodes: int,
+) -> None:
+    """Fill phi (n, p) with the SHAP values of X (n, p), a block of ROWS after the other, the last one perhaps of fewer."""
     n, k = len(X), len(features)
-    spare = n % ROWS
-    whole = n - spare if spare <= FEW else n
-    if whole > 0:
-        P = np.empty((deepest, most_nodes, ROWS))
-        S = np.empty((2, deepest + 1, most_nodes, ROWS))
-        went = np.empty((deepest, ROWS))
-        block = np.zeros((k, ROWS))
-        found = np.zeros((k, ROWS))
-        for begin in range(0, whole, ROWS):
-            rows = min(ROWS, n - begin)
-            for j in range(rows):
-                for f in range(k):
-                    block[f, j] = _cell(X[begin + j, features[f]])
-            found[:] = 0.0
-            _explain_block(block, found, P, S, went, splits, trees, rule, inverse, set_words)
-            for j in range(rows):
-                for f in range(k):
-                    phi[begin + j, features[f]] = found[f, j]
-    if whole < n:
-        p = np.empty((deepest, most_nodes))
-        s = np.empty((2, deepest + 1, most_nodes))
-        sides = np.empty(deepest, np.int64)
-        cells = np.empty(k)
-        sums = np.empty(k)
-        for row in range(whole, n):
+    P = np.empty((deepest, most_nodes, ROWS))
+    S = np.empty((2, deepest + 1, most_nodes, ROWS))
+    went = np.empty((deepest, ROWS))
+    cells = np.zeros((k, ROWS))
+    found = np.empty((k, ROWS))
+    for begin in range(0, n, ROWS):
+        rows = min(ROWS, n - begin)
+        for j in range(rows):
             for f in range(k):
-                cells[f] = _cell(X[row, features[f]])
-            sums[:] = 0.0
-            _explain_row(cells, sums, p, s, sides, splits, trees, rule, inverse, set_words)
+                cells[f, j] = _cell(X[begin + j, features[f]])
+        found[:] = 0.0
+        _explain_block(cells, found, P, S, went, splits, trees, rule, inverse, set_words)
+        for j in range(rows):
             for f in range(k):
-                phi[row, features[f]] = sums[f]
+                phi[begin + j, features[f]] = found[f, j]
 
 
-@_inlined
+@inlined
 def _cell(x: float) -> float:
     return 0.0 if abs(x) <= TINY else x
 
 
-@_inlined
+@inlined
 def _side(x: float, split: Any, set_words: Integers) -> int:
     """Return where a split sends a number."""
     if split.kind == CATEGORY:
@@ -137,7 +140,7 @@ def _explain_row(
                 phi[done.feature] += _row_up(P, S, went[e], e, done, start, count, rule, inverse)
 
 
-@_inlined
+@inlined
 def _row_down(
     P: Floats, went: int, d: int, split: Any, side: int, start: int, count: int, rule: Floats, inverse: Floats
 ) -> None:
@@ -159,7 +162,7 @@ def _row_down(
         P[d, q] = P[d - 1, q] * (z * rule[1, start + q] * v + hot * (rule[0, start + q] * v))
 
 
-@_inlined
+@inlined
 def _row_up(
     P: Floats, S: Floats, went: int, d: int, split: Any, start: int, count: int, rule: Floats, inverse: Floats
 ) -> float:
