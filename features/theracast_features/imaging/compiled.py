@@ -24,16 +24,16 @@ def inlined(function: F) -> F:
     return _compiled(function, forceinline=True)
 
 
-def _compiled(function: F, **options: bool) -> F:
+def _compiled(function: F, *, forceinline: bool = False) -> F:
     try:
-        return cast(F, numba.njit(cache=True, nogil=True, **options)(function))
+        return cast(F, numba.njit(cache=True, nogil=True, forceinline=forceinline)(function))
     except (
         RuntimeError
     ) as error:  # as in a container whose file system is read-only: numba finds no folder for its cache
         if "cannot cache" not in str(error):
             raise
         _tell_once()
-        return cast(F, numba.njit(nogil=True, **options)(function))
+        return cast(F, numba.njit(nogil=True, forceinline=forceinline)(function))
 
 
 @cache
