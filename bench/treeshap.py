@@ -112,10 +112,13 @@ def memory(path: Path, rows: int) -> dict[str, float]:
 
     ours = TreeShap.read(path.read_text(encoding="utf-8"))
     X = make_rows(rows, ours.features, 3)
-    begun = time.perf_counter()
-    ours.values(X[:1])
-    first = time.perf_counter() - begun
-    ours.values(X[:64])
+    few = make_rows(64, ours.features, 4)
+    first = {}
+    for name, part in (("first row", few[:1]), ("first block", few)):
+        begun, used = time.perf_counter(), time.process_time()
+        ours.values(part)
+        first[name] = time.perf_counter() - begun
+        first[f"CPU of {name}"] = time.process_time() - used
     reset = Path("/proc/self/clear_refs")  # Linux: the peak starts anew
     if os.access(reset, os.W_OK):
         reset.write_text("5", encoding="ascii")
@@ -125,7 +128,7 @@ def memory(path: Path, rows: int) -> dict[str, float]:
     seconds = time.perf_counter() - begun
     peak = _status("VmHWM")
     sizes = {"rows": X.nbytes / 1e6, "answer": answer.nbytes / 1e6}
-    return sizes | {"first": first, "seconds": seconds, "peak": peak, "beside": peak - held - answer.nbytes / 1e6}
+    return sizes | first | {"seconds": seconds, "peak": peak, "beside": peak - held - answer.nbytes / 1e6}
 
 
 def _status(name: str) -> float:
@@ -157,8 +160,11 @@ def main() -> None:
         path = Path(name) / "model.txt"
         grow(given.trees, given.leaves, given.features, path)
         print(f"{given.trees} trees x {given.leaves} leaves x {given.features} features, one thread")
-        compiled, kept = (in_new_process(path, 1, Path(name) / "numba")["first"] for _ in range(2))
-        print(f"first call of a process: {compiled:.1f} s where it compiles (once per installation), then {kept:.2f} s")
+        print(f"{'first call of a process, s':28}{'one row':>10}{'CPU':>8}{'a block':>10}{'CPU':>8}")
+        for label in ("compiles, once a machine", "reads what was compiled"):
+            found = in_new_process(path, 1, Path(name) / "numba")
+            figures = [found[part] for part in ("first row", "CPU of first row", "first block", "CPU of first block")]
+            print(f"{label:28}{figures[0]:10.2f}{figures[1]:8.2f}{figures[2]:10.2f}{figures[3]:8.2f}", flush=True)
         side_by_side(path, given.rows)
         print(
             f"\n{'ours, in a process of its own':32}{'ms a row':>10}{'X MB':>8}{'answer MB':>11}{'peak beside both MB':>21}"
