@@ -23,6 +23,7 @@ from theracast_features.imaging.habitat_section import NOT_FITTED
 from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
+from theracast_training.effects.section import TreatmentSection
 
 FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
 
@@ -119,6 +120,9 @@ class Study(Section):
     )
     primary: str | None = Field(None, description="Name of the endpoint that is trained.")
     features: FeatureSection = Field(FeatureSection())
+    treatment: TreatmentSection | None = Field(
+        None, description="Treatments that are compared by `theracast effects`, and what allows the comparison."
+    )
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
     baselines: tuple[str | BaselineSection, ...] = Field(
@@ -161,6 +165,9 @@ class Study(Section):
             raise ValueError("two endpoints have the same name")
         if self.primary is not None and self.primary not in names:
             raise ValueError(f"primary: no endpoint is named {self.primary!r}; there are {', '.join(names)}")
+        compared = self.treatment.endpoint if self.treatment is not None else None
+        if compared is not None and compared not in names:
+            raise ValueError(f"treatment.endpoint: no endpoint is named {compared!r}; there are {', '.join(names)}")
         if self.features.reads_events and self.events is None:
             keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
             raise ValueError(f"{keys}: the study has no `events` section that says where they lie")

@@ -6,7 +6,9 @@ learns of its inputs (limits, fill-in values, scales, levels) it learns from exa
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,8 @@ from theracast_models.preprocess import LinearInputs
 from theracast_training.effects.section import Base
 
 Floats = NDArray[np.float64]
+_T = TypeVar("_T")
+REMEMBERED = 24
 PENALTIES = np.logspace(-4, 3, 22)
 """Ridge penalties that are tried, per patient."""
 PROPENSITY_PENALTIES = (0.003, 0.03, 0.3)
@@ -46,13 +50,31 @@ class Patients:
 
     def __init__(self, table: FeatureTable) -> None:
         self.table = table
+        self._tables: OrderedDict[bytes, FeatureTable] = OrderedDict()
+        self._inputs: OrderedDict[bytes, LinearInputs] = OrderedDict()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     def at(self, X: Floats) -> FeatureTable:
         """Return the table's rows whose positions stand in the first column of X."""
-        return self.table.take(X[:, 0].astype(np.intp))
+        rows = X[:, 0].astype(np.intp)
+        return _remembered(self._tables, rows.tobytes(), lambda: self.table.take(rows))
+
+    def learned(self, X: Floats) -> LinearInputs:
+        """Return the preprocessing learnt from these rows; the models of one fold learn from the same ones."""
+        rows = X[:, 0].astype(np.intp)
+        return _remembered(self._inputs, rows.tobytes(), lambda: LinearInputs.learn(self.at(X)))
+
+
+def _remembered(known: OrderedDict[bytes, _T], key: bytes, make: Callable[[], _T]) -> _T:
+    """Return what was made last time for the same rows; the oldest is forgotten."""
+    if key not in known:
+        known[key] = make()
+        if len(known) > REMEMBERED:
+            known.popitem(last=False)
+    known.move_to_end(key)
+    return known[key]
 
 
 def row_matrix(rows: NDArray[np.intp]) -> Floats:
@@ -75,7 +97,7 @@ class RowRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Floats, y: Floats, sample_weight: Floats | None = None) -> Self:
         """Learn preprocessing and coefficients from the rows in X."""
         table = self.patients.at(X)
-        self.inputs_ = LinearInputs.learn(table)
+        self.inputs_ = self.patients.learned(X)
         z = self._design(table, X)
         y = np.asarray(y, dtype=np.float64).ravel()
         if self.base == "boosting":
