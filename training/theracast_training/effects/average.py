@@ -95,9 +95,7 @@ def _subgroup_effect(outcome: Outcome, treated: Floats) -> dict[str, Any]:
     return counts | {"difference": unadjusted_difference(outcome, treated), "hazard": hazard}
 
 
-def _interaction(
-    outcome: Outcome, treated: Floats, inside: Floats, effects: Sequence[dict[str, Any]]
-) -> float | None:
+def _interaction(outcome: Outcome, treated: Floats, inside: Floats, effects: Sequence[dict[str, Any]]) -> float | None:
     """Return the p value that the effect is the same inside and outside: of hazards where there are some."""
     if any(one["difference"] is None for one in effects):
         return None

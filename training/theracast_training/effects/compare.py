@@ -285,7 +285,7 @@ def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[st
         )
     if len(section.learners) > 1:
         notes.append(
-            f"The verdict is that of the {section.learners[0]} learner, which the study names first; the others are shown beside it."
+            f"The verdict is that of the {section.learners[0]} learner, which the study names first; the others stand beside it."
         )
     for one in content["comparisons"]:
         judged = one["overlap"]

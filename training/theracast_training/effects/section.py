@@ -109,7 +109,9 @@ class TreatmentSection(Section):
                 raise ValueError("probability: the shares must add up to 1")
         if self.justification is not None:
             if self.assignment == "randomised":
-                raise ValueError("justification: randomised arms need none; remove it, or say assignment: observational")
+                raise ValueError(
+                    "justification: randomised arms need none; remove it, or say assignment: observational"
+                )
             if len(self.justification) < LEAST_JUSTIFICATION:
                 raise ValueError(
                     "justification: say in a sentence what decided the treatment in practice and which features hold it"
