@@ -10,6 +10,7 @@ from scipy.stats import chi2, norm
 
 Floats = NDArray[np.float64]
 Z = float(norm.ppf(0.975))
+MOST_STEPS = 40
 
 
 class CoxFit(NamedTuple):
@@ -38,7 +39,7 @@ def fit_cox(X: Floats, time: Floats, event: Floats, *, strata: NDArray[Any] | No
         raise ValueError("there is no event from which a hazard ratio could be estimated")
     beta = np.zeros(X.shape[1])
     value, gradient, information = _likelihood(beta, parts)
-    for _ in range(100):
+    for _ in range(MOST_STEPS):
         try:
             step = np.linalg.solve(information, gradient)
         except np.linalg.LinAlgError:
@@ -51,9 +52,9 @@ def fit_cox(X: Floats, time: Floats, event: Floats, *, strata: NDArray[Any] | No
             size /= 2
         beta = beta + size * step
         value, gradient, information = moved
-        if np.abs(beta).max() > 20:
-            break
-        if np.abs(gradient).max() < 1e-8 * max(1.0, abs(value)):
+        # Under separation the gradient vanishes too, but the steps do not: each is about one.
+        still = np.abs(size * step).max() < 1e-6 * (1 + np.abs(beta).max())
+        if still and np.abs(gradient).max() < 1e-8 * max(1.0, abs(value)):
             return CoxFit(beta, np.linalg.inv(information), value)
     raise ValueError("no finite hazard ratio exists: one group has all the events, or a covariate is constant")
 

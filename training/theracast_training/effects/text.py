@@ -116,7 +116,7 @@ def _prognosis_lines(content: Mapping[str, Any]) -> list[str]:
         )
     lines += [
         f"  overlap of {plain_arm(one['arm'])} and {plain_arm(one['control'])}: AUC {one['auc']:.2f}, {one['outside']:.0%} outside "
-        f"{one['limits'][0]:g} to {one['limits'][1]:g}; after weighting {one['n_treated']} and {one['n_control']} patients count as "
+        f"{one['limits'][0]:g} to {one['limits'][1]:g}; weighted, {one['n_treated']} and {one['n_control']} patients count as "
         f"{one['effective_treated']:.0f} and {one['effective_control']:.0f}"
         for one in content["overlaps"]
     ]
