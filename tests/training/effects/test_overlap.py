@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_training.effects.overlap import (
@@ -44,7 +45,7 @@ def test_the_interval_of_the_auc_is_that_of_repeated_samples() -> None:
     values, errors = [], []
     for _ in range(400):
         treated = np.repeat([0.0, 1.0], 80)
-        value, low, high = auc_interval(treated, rng.normal(size=160) + 0.5 * treated, level=0.95)
+        value, low, high = auc_interval(treated, expit(rng.normal(size=160) + 0.5 * treated), level=0.95)
         values.append(value)
         errors.append((high - low) / (2 * 1.96))
     assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)

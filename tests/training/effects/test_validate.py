@@ -91,7 +91,7 @@ def test_groups_policy_and_slope_of_a_hand_made_split() -> None:
     assert policy["against_all"]["value"] == pytest.approx(1.5)
     assert calibration([split], "dr")["value"] == pytest.approx(2.0, abs=0.02)
     curve = toc_curve([split], "dr", points=4)
-    assert [one["value"] for one in curve] == pytest.approx([4.0, 3.0, 4 / 3, 0.0], abs=0.2)
+    assert [one["value"] for one in curve] == pytest.approx([3.0, 4 / 3, 0.0], abs=0.2)
 
 
 def test_a_rule_is_judged_within_its_fold() -> None:

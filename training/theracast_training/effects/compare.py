@@ -17,6 +17,7 @@ from theracast_training.effects import average, overlap, prognosis, validate
 from theracast_training.effects.cohort import Arms, read_arms, require_section
 from theracast_training.effects.learners import CrossFit, cross_fit
 from theracast_training.effects.section import TreatmentSection
+from theracast_training.effects.text import plain_arm
 from theracast_training.study import Study
 
 logger = logging.getLogger(__name__)
@@ -281,7 +282,7 @@ def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[st
     count = len(content["comparisons"])
     if count > 1:
         notes.append(
-            f"{count} arms are compared with {section.control}; each interval holds for its own comparison, not for all at once."
+            f"{count} arms are compared with {plain_arm(section.control)}; each interval holds for its own comparison, not for all at once."
         )
     if len(section.learners) > 1:
         notes.append(
@@ -291,11 +292,11 @@ def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[st
         judged = one["overlap"]
         if section.assignment == "randomised" and judged["auc_low"] > 0.5:
             notes.append(
-                f"{one['arm']}: the features tell the randomised arms apart a little better than chance (AUC {judged['auc']:.2f})."
+                f"{plain_arm(one['arm'])}: the features tell the randomised arms apart a little better than chance (AUC {judged['auc']:.2f})."
             )
         if one["outside_overlap"]:
             notes.append(
-                f"{one['arm']}: {one['outside_overlap']} patients outside the limits of overlap were left out. The effects are "
+                f"{plain_arm(one['arm'])}: {one['outside_overlap']} patients outside the limits of overlap were left out. The effects are "
                 "those of the patients who might have been given either treatment."
             )
     if section.assignment != "randomised":
@@ -310,7 +311,7 @@ def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[st
 
 def _prognosis_notes(overlaps: list[dict[str, Any]], compared: NDArray[np.bool_]) -> list[str]:
     notes = [
-        f"{one['arm']} and {one['control']} can be told apart before treatment with an AUC of {one['auc']:.2f}; "
+        f"{plain_arm(one['arm'])} and {plain_arm(one['control'])} can be told apart before treatment with an AUC of {one['auc']:.2f}; "
         f"{one['outside']:.0%} of the patients were almost sure to be given one of them."
         for one in overlaps
     ]

@@ -36,7 +36,11 @@ def effects_section(content: Mapping[str, Any]) -> str:
         measure=text.measure(content),
         average=Markup(_average_panel(content)) if compared else None,
         validation=[
-            {"title": _pair(*pair), "toc": Markup(_toc_panel(one)), "groups": Markup(_group_panel(one, content))}
+            {
+                "title": _pair(*pair),
+                "toc": Markup(_toc_panel(one, content)),
+                "groups": Markup(_group_panel(one, content)),
+            }
             for pair, one in zip(pairs, compared, strict=False)
         ],
         overlap=[
@@ -65,7 +69,7 @@ def _pair(arm: str, control: str) -> str:
 def _average_panel(content: Mapping[str, Any]) -> str:
     """Return the average effects, adjusted, and those of the subgroups, hollow."""
     scale = content["scale"]
-    factor = 100.0 if scale in {"risk", "survival"} else 1.0
+    factor, unit = _shown_scale(content)
     rows: list[dict[str, Any]] = []
     for place, one in enumerate(content["comparisons"]):
         colour = figures.PALETTE[place % len(figures.PALETTE)]
@@ -77,17 +81,17 @@ def _average_panel(content: Mapping[str, Any]) -> str:
                 shown = {key: factor * sub["difference"][key] for key in ("value", "low", "high")}
                 named = {"label": sub["name"], "colour": colour, "hollow": True}
                 rows.append(named | shown | {"text": text.interval(sub["difference"], scale)})
-    unit = {"risk": " (percentage points)", "survival": " (percentage points)", "restricted_mean": " (days)"}
 
     def draw(figure: Figure) -> None:
-        label = f"Difference to {text.plain_arm(content['control'])}{unit.get(scale, '')}, 95 % interval"
+        label = f"Difference to {text.plain_arm(content['control'])}{unit}, 95 % interval"
         figures.forest(rows, figure.subplots(), xlabel=label, reference=0.0)
 
     return figures.svg(draw, width=9.2, height=0.75 + 0.26 * len(rows), title="Average effects")
 
 
-def _toc_panel(comparison: Mapping[str, Any]) -> str:
+def _toc_panel(comparison: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     """Return the targeting curve of every learner."""
+    factor, unit = _shown_scale(content)
 
     def draw(figure: Figure) -> None:
         ax = figure.subplots()
@@ -96,12 +100,12 @@ def _toc_panel(comparison: Mapping[str, Any]) -> str:
             points = found["toc"]
             ax.plot(
                 [one["share"] for one in points],
-                [one["value"] for one in points],
+                [factor * one["value"] for one in points],
                 color=figures.PALETTE[place],
                 linestyle=figures.DASHES[place],
                 label=text.LEARNERS[name],
             )
-        ax.set(xlabel="Share of patients with the highest predicted effect", ylabel="Their effect minus that of all")
+        ax.set(xlabel="Share of patients with the highest predicted effect", ylabel=f"Effect minus that of all{unit}")
         ax.legend(loc="upper right")
 
     return figures.svg(draw, width=4.3, height=3.2, title="Targeting operator characteristic")
@@ -110,10 +114,12 @@ def _toc_panel(comparison: Mapping[str, Any]) -> str:
 def _group_panel(comparison: Mapping[str, Any], content: Mapping[str, Any]) -> str:
     """Return the observed effect of each group by predicted effect against the predicted one, of the first learner."""
     groups = comparison["learners"][comparison["primary"]]["groups"]
-    factor = 100.0 if content["scale"] in {"risk", "survival"} else 1.0
+    factor, unit = _shown_scale(content)
 
     def draw(figure: Figure) -> None:
-        _draw_groups(groups, figure.subplots(), factor=factor, average=factor * comparison["adjusted"]["value"])
+        average = factor * comparison["adjusted"]["value"]
+        ax = _draw_groups(groups, figure.subplots(), factor=factor, average=average)
+        ax.set(xlabel=f"Predicted effect, mean of the group{unit}", ylabel=f"Observed effect{unit}")
 
     return figures.svg(draw, width=4.3, height=3.2, title="Observed effect by predicted effect")
 
@@ -126,8 +132,14 @@ def _draw_groups(groups: list[Mapping[str, float]], ax: Axes, *, factor: float, 
     ax.axline((average, average), slope=1.0, color="#b6c0ca", linewidth=0.9, zorder=1)
     ax.vlines(predicted, low, high, color=TREATED, linewidth=1.5)
     ax.plot(predicted, observed, "s", color=TREATED, markersize=5)
-    ax.set(xlabel="Predicted effect, mean of the group", ylabel="Observed effect")
     return ax
+
+
+def _shown_scale(content: Mapping[str, Any]) -> tuple[float, str]:
+    """Return by how much a value is multiplied on an axis, and the unit there."""
+    if content["scale"] in {"risk", "survival"}:
+        return 100.0, " (percentage points)"
+    return 1.0, " (days)" if content["scale"] == "restricted_mean" else ""
 
 
 def _overlap_panel(judged: Mapping[str, Any], arm: str, control: str) -> str:
@@ -147,6 +159,7 @@ def _overlap_panel(judged: Mapping[str, Any], arm: str, control: str) -> str:
         ax.axhline(0, color=figures.INK, linewidth=0.8)
         ax.set(xlabel=f"Probability of {text.plain_arm(arm)} given the features", ylabel="Patients", xlim=(0, 1))
         ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-        ax.legend(loc="best")
+        ax.margins(y=0.3)
+        ax.legend(loc="upper left", bbox_to_anchor=(0.0, 1.02), ncols=2)
 
     return figures.svg(draw, width=4.3, height=3.2, title="Overlap of the arms")
