@@ -279,24 +279,24 @@ def _require_overlap(treated: Floats, arm: str, section: TreatmentSection) -> No
 
 def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[str]:
     notes = []
-    count = len(content["comparisons"])
+    count, control = len(content["comparisons"]), plain_arm(section.control)
     if count > 1:
         notes.append(
-            f"{count} arms are compared with {plain_arm(section.control)}; each interval holds for its own comparison, not for all at once."
+            f"{count} arms are compared with {control}; each interval holds for its own comparison, not for all at once."
         )
     if len(section.learners) > 1:
         notes.append(
             f"The verdict is that of the {section.learners[0]} learner, which the study names first; the others stand beside it."
         )
     for one in content["comparisons"]:
-        judged = one["overlap"]
+        judged, name = one["overlap"], plain_arm(one["arm"])
         if section.assignment == "randomised" and judged["auc_low"] > 0.5:
             notes.append(
-                f"{plain_arm(one['arm'])}: the features tell the randomised arms apart a little better than chance (AUC {judged['auc']:.2f})."
+                f"{name}: the features tell the randomised arms apart a little better than chance (AUC {judged['auc']:.2f})."
             )
         if one["outside_overlap"]:
             notes.append(
-                f"{plain_arm(one['arm'])}: {one['outside_overlap']} patients outside the limits of overlap were left out. The effects are "
+                f"{name}: {one['outside_overlap']} patients outside the limits of overlap were left out. The effects are "
                 "those of the patients who might have been given either treatment."
             )
     if section.assignment != "randomised":
@@ -311,8 +311,8 @@ def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[st
 
 def _prognosis_notes(overlaps: list[dict[str, Any]], compared: NDArray[np.bool_]) -> list[str]:
     notes = [
-        f"{plain_arm(one['arm'])} and {plain_arm(one['control'])} can be told apart before treatment with an AUC of {one['auc']:.2f}; "
-        f"{one['outside']:.0%} of the patients were almost sure to be given one of them."
+        f"{plain_arm(one['arm'])} and {plain_arm(one['control'])} can be told apart before treatment with an AUC of "
+        f"{one['auc']:.2f}; {one['outside']:.0%} of the patients were almost sure to be given one of them."
         for one in overlaps
     ]
     notes.append(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jinja2 import Template
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ def effects_section(content: Mapping[str, Any]) -> str:
     )
 
 
-def _template(name: str) -> Any:
+def _template(name: str) -> Template:
     environment = page_environment(autoescape=True)
     environment.filters |= {
         "amount": text.amount,
