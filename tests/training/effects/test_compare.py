@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from theracast.main import main
+from theracast_training.effects.validate import BEATS
 
 STUDY: dict[str, Any] = {
     "study": "small",
@@ -107,7 +108,7 @@ def test_a_randomised_study_gets_effects(write: Any, capsys: pytest.CaptureFixtu
     told = pd.read_csv(table)
     assert list(told["subject_id"]) == list(frame["id"])
     basis = told["new: effect is"].unique().tolist()
-    assert basis == (["individual"] if "beats chance" in one["verdict"] else ["average"])
+    assert basis == ["individual" if one["verdict"] == BEATS else "average"]
     text = page.read_text()
     assert "Effects of treatment" in text
     assert one["verdict"] in text
@@ -142,6 +143,12 @@ def test_where_lower_is_better_signs_turn_and_gains_do_not(write: Any, capsys: p
     # AUTOC weighs the top of the ranking more, which is now the other end; Qini weighs both ends alike.
     assert down["learners"]["dr"]["qini"]["value"] == pytest.approx(up["learners"]["dr"]["qini"]["value"], abs=1e-9)
     assert down["learners"]["dr"]["policy"]["against_none"]["value"] <= 0.01 < up["adjusted"]["value"]
+
+
+def test_the_study_says_beforehand_what_decides(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for metric in ("autoc", "qini"):
+        found = asked(write(metric=metric, repeats=1), capsys)["comparisons"][0]
+        assert (found["verdict"] == BEATS) == (found["learners"]["dr"][metric]["low"] > 0)
 
 
 def test_an_ordinal_endpoint_is_compared_by_its_levels(write: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ NOT_AN_EFFECT = (
     "decided the treatment. What follows is the prognosis under each treatment of patients like those who were given it. "
     "The difference of two of these numbers is not the effect of a treatment."
 )
+METRICS = {"autoc": "AUTOC", "qini": "Qini"}
 LEAST_OVERLAP = 20
 """Patients of each arm within the limits of overlap, without whom no effect is estimated."""
 PROPENSITY_REPEATS = 3
@@ -78,7 +79,9 @@ def compare_treatments(study: Study, *, base: Path, cache: Path | None = None) -
         "control": section.control,
         "left_out": dict(data.left_out),
         "features": [{"name": spec.name, "label": spec.label} for spec in data.table.catalogue],
-        "design": section.model_dump(mode="json", include={"learners", "base", "folds", "repeats", "groups", "seed"}),
+        "design": section.model_dump(
+            mode="json", include={"learners", "metric", "base", "folds", "repeats", "groups", "seed"}
+        ),
         "arms": [
             {"arm": arm} | average.arm_summary(data.outcome.take(np.flatnonzero(data.arm == arm)))
             for arm in section.arms
@@ -166,7 +169,7 @@ def _validation(splits: list[CrossFit], name: Any, section: TreatmentSection, si
         "groups": [_signed(one, sign) | {"predicted": sign * one["predicted"]} for one in groups],
         "policy": policy | {"value": _signed(policy["value"], sign)},
         "toc": validate.toc_curve(splits, name),
-        "verdict": validate.verdict(metrics),
+        "verdict": validate.verdict(metrics, metric=section.metric),
     }
 
 
@@ -286,7 +289,7 @@ def _effect_notes(content: dict[str, Any], section: TreatmentSection) -> list[st
         )
     if len(section.learners) > 1:
         notes.append(
-            f"The verdict is that of the {section.learners[0]} learner, which the study names first; the others stand beside it."
+            f"The verdict is that of the {section.learners[0]} learner, which the study names first, by {METRICS[section.metric]}."
         )
     for one in content["comparisons"]:
         judged, name = one["overlap"], plain_arm(one["arm"])

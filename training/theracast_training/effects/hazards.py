@@ -55,7 +55,7 @@ def fit_cox(X: Floats, time: Floats, event: Floats, *, strata: NDArray[Any] | No
         # Under separation the gradient vanishes too, but the steps do not: each is about one.
         still = np.abs(size * step).max() < 1e-6 * (1 + np.abs(beta).max())
         if still and np.abs(gradient).max() < 1e-8 * max(1.0, abs(value)):
-            covariance: Floats = np.linalg.inv(information)
+            covariance = np.linalg.inv(information).astype(np.float64)
             return CoxFit(beta, covariance, value)
     raise ValueError("no finite hazard ratio exists: one group has all the events, or a covariate is constant")
 

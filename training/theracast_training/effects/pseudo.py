@@ -24,7 +24,7 @@ def kaplan_meier(time: Floats, event: Floats) -> KaplanMeier:
     """Return the Kaplan-Meier curve; a patient censored at the moment of an event is still at risk then."""
     moment, events = np.unique(time[event == 1], return_counts=True)
     at_risk = len(time) - np.searchsorted(np.sort(time), moment, side="left")
-    survival: Floats = np.cumprod(1 - events / at_risk)
+    survival = np.cumprod(1 - events / at_risk).astype(np.float64)
     return KaplanMeier(moment, at_risk.astype(np.float64), events.astype(np.float64), survival)
 
 

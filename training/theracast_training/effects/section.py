@@ -77,6 +77,11 @@ class TreatmentSection(Section):
     learners: tuple[Learner, ...] = Field(
         ("dr", "x", "t"), min_length=1, description="The first one's verdict counts, the others are shown beside it."
     )
+    metric: Literal["autoc", "qini"] = Field(
+        "autoc",
+        description="The rank metric whose interval decides, chosen before the data are seen: `autoc` sees effects of a few "
+        "patients better, `qini` differences that are spread over all.",
+    )
     base: Base = Field("linear", description="Models inside the learners: ridge regression or boosted trees.")
     folds: int = Field(5, ge=2, le=20, description="Folds of the cross-fitting.")
     repeats: int = Field(20, ge=1, le=200, description="Random splits into folds; results are medians over them.")

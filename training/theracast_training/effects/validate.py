@@ -117,7 +117,7 @@ def toc_curve(splits: Sequence[CrossFit], learner: Learner, *, points: int = 20)
     shares = np.arange(2, points + 1) / points  # the first few patients alone say nothing
     curves = []
     for split in splits:
-        total = np.zeros(points)
+        total = np.zeros(len(shares))
         for rows in _folds(split):
             ranked = split.scores[rows][np.argsort(-split.effects[learner][rows], kind="stable")]
             means = np.cumsum(ranked) / np.arange(1, len(rows) + 1)
@@ -184,9 +184,9 @@ def policy_value(splits: Sequence[CrossFit], learner: Learner) -> dict[str, Any]
     }
 
 
-def verdict(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """Return what may be said of the ranking: something only where the interval of AUTOC leaves 0 out."""
-    return BEATS if metrics["autoc"]["low"] > 0 else NONE
+def verdict(metrics: Mapping[str, Mapping[str, float]], *, metric: str = "autoc") -> str:
+    """Return what may be said of the ranking: something only where the interval of the metric leaves 0 out."""
+    return BEATS if metrics[metric]["low"] > 0 else NONE
 
 
 def mean_estimate(values: Floats) -> Estimate:
