@@ -34,6 +34,12 @@ STUDY: dict[str, Any] = {
     "endpoints": [
         {"name": "response", "kind": "binary", "column": "response"},
         {"name": "os", "kind": "time_to_event", "time": "days", "event": "died", "unit": "day"},
+        {
+            "name": "died_early",
+            "kind": "binary",
+            "follow_up": {"time": "days", "event": "died", "unit": "day"},
+            "horizon": 250,
+        },
         {"name": "worst_to_best", "kind": "ordinal", "column": "grade", "levels": ["PD", "SD", "PR"]},
     ],
     "treatment": {
@@ -143,6 +149,17 @@ def test_where_lower_is_better_signs_turn_and_gains_do_not(write: Any, capsys: p
     # AUTOC weighs the top of the ranking more, which is now the other end; Qini weighs both ends alike.
     assert down["learners"]["dr"]["qini"]["value"] == pytest.approx(up["learners"]["dr"]["qini"]["value"], abs=1e-9)
     assert down["learners"]["dr"]["policy"]["against_none"]["value"] <= 0.01 < up["adjusted"]["value"]
+
+
+def test_a_share_free_of_a_harm_should_be_high(write: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Died within 250 days, a harm: compared is who lives then, censored patients by pseudo-values."""
+    found = asked(write(endpoint="died_early", better="lower"), capsys)
+    one = found["comparisons"][0]
+    assert (found["scale"], found["better"], found["horizon_days"]) == ("survival", "higher", 250)
+    # Exponential with means of 720 and 400 days.
+    assert one["adjusted"]["low"] < np.exp(-250 / 720) - np.exp(-250 / 400) < one["adjusted"]["high"]
+    assert one["learners"]["dr"]["policy"]["against_none"]["value"] > 0
+    assert asked(write(endpoint="died_early", better="higher"), capsys)["better"] == "lower"
 
 
 def test_the_study_says_beforehand_what_decides(write: Any, capsys: pytest.CaptureFixture[str]) -> None:

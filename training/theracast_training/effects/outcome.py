@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import BinaryEndpoint, Endpoint, as_table_endpoint
+from theracast_data.endpoints import DAYS_PER, BinaryEndpoint, Endpoint, as_table_endpoint
 from theracast_data.errors import StudyError
 from theracast_training.effects.pseudo import Summary, pseudo_values
 from theracast_training.effects.section import TreatmentSection
@@ -122,16 +122,18 @@ def read_outcome(cohort: Cohort, endpoint: Endpoint, section: TreatmentSection) 
 def _of_horizon(
     endpoint: BinaryEndpoint, time: Floats, event: Floats, *, label: str, section: TreatmentSection
 ) -> Outcome:
-    """Return a binary endpoint that comes from a follow-up as the share free of the event at its horizon."""
-    from theracast_data.endpoints import DAYS_PER
+    """Return a binary endpoint that comes from a follow-up as the share free of the event at its horizon.
 
+    Whether that share should be high follows from which outcome the endpoint calls positive.
+    """
     assert endpoint.follow_up is not None
     assert endpoint.horizon is not None
     if section.horizon is not None:
         raise StudyError(f"treatment.horizon: the endpoint {endpoint.name!r} has a horizon of its own; remove it.")
     days = endpoint.horizon * DAYS_PER[endpoint.follow_up.unit]
-    label = f"free of the event at the horizon of {label}"
-    return Outcome(endpoint.name, label, "survival", "higher", time=time, event=event, horizon=days)
+    turned: Literal["higher", "lower"] = "lower" if section.better == "higher" else "higher"
+    better = turned if endpoint.positives == ("event",) else section.better
+    return Outcome(endpoint.name, label, "survival", better, time=time, event=event, horizon=days)
 
 
 def require_follow_up(outcome: Outcome, arm: NDArray[np.object_], *, arms: tuple[str, ...]) -> None:

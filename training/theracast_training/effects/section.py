@@ -65,7 +65,9 @@ class TreatmentSection(Section):
     strata: tuple[str, ...] = Field((), description="Columns by which the hazard ratio is stratified.")
     endpoint: str | None = Field(None, description="Endpoint that is compared; by default the one that is trained.")
     better: Literal["higher", "lower"] = Field(
-        "higher", description="Which values of the summary are good for the patient; `lower` for the risk of a harm."
+        "higher",
+        description="Which values are good for the patient: `lower` where the endpoint, or what it calls positive, is a harm. "
+        "Of a time to event, the time free of it.",
     )
     horizon: str | None = Field(
         None, description="For a time to event: restricted mean time up to then, e.g. 730d; required there."
