@@ -35,6 +35,7 @@ def effects_section(content: Mapping[str, Any]) -> str:
     return _template("effects.html.j2").render(
         c=content,
         measure=text.measure(content),
+        unit=text.unit_of(content["scale"]),
         average=Markup(_average_panel(content)) if compared else None,
         validation=[
             {
@@ -138,9 +139,8 @@ def _draw_groups(groups: list[Mapping[str, float]], ax: Axes, *, factor: float, 
 
 def _shown_scale(content: Mapping[str, Any]) -> tuple[float, str]:
     """Return by how much a value is multiplied on an axis, and the unit there."""
-    if content["scale"] in {"risk", "survival"}:
-        return 100.0, " (percentage points)"
-    return 1.0, " (days)" if content["scale"] == "restricted_mean" else ""
+    unit = text.unit_of(content["scale"])
+    return 100.0 if content["scale"] in {"risk", "survival"} else 1.0, f" ({unit})" if unit else ""
 
 
 def _overlap_panel(judged: Mapping[str, Any], arm: str, control: str) -> str:

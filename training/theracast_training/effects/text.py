@@ -22,8 +22,8 @@ def amount(value: float | None, scale: str, *, signed: bool = False) -> str:
     return wording.number(value, digits=digits, signed=signed) + unit
 
 
-def interval(estimate: Mapping[str, Any], scale: str, *, signed: bool = True) -> str:
-    """Return `estimate (low to high)` of an estimate with `value`, `low` and `high`."""
+def interval(estimate: Mapping[str, Any], scale: str, *, signed: bool = True, bare: bool = False) -> str:
+    """Return `estimate (low to high)` of an estimate with `value`, `low` and `high`; `bare` leaves the unit out."""
     value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return wording.NOT_ESTIMABLE
@@ -33,6 +33,7 @@ def interval(estimate: Mapping[str, Any], scale: str, *, signed: bool = True) ->
         largest = max(abs(value), abs(low), abs(high))
         digits, factor = 0 if largest >= 20 else 1 if largest >= 2 else 2, 1.0
         unit = " days" if scale == "restricted_mean" else ""
+    unit = "" if bare else unit
     told = [wording.number(factor * one, digits=digits, signed=signed) for one in (value, low, high)]
     return f"{told[0]}{unit} ({told[1]} to {told[2]})"
 
@@ -40,6 +41,11 @@ def interval(estimate: Mapping[str, Any], scale: str, *, signed: bool = True) ->
 def ratio(hazard: Mapping[str, Any] | None) -> str:
     """Return `0.73 (0.62 to 0.86)` of a hazard ratio."""
     return "–" if hazard is None else wording.interval(hazard, "hazard_ratio")
+
+
+def unit_of(scale: str) -> str:
+    """Return the unit of a difference, for a caption."""
+    return {"risk": "percentage points", "survival": "percentage points", "restricted_mean": "days"}.get(scale, "")
 
 
 def measure(content: Mapping[str, Any]) -> str:
