@@ -131,7 +131,10 @@ def test_strong_heterogeneity_is_found(learner: Any, simulate: Simulate) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "constant"])
 def test_no_heterogeneity_is_called_no_evidence(kind: str, simulate: Simulate) -> None:
-    """A small version; of 400 larger trials without heterogeneity the interval covered 0 in 95 % and 1.5 % lay above."""
+    """A small version of 1,200 larger trials (1, 5 and 15 features), whose intervals covered 0 in 95 to 98 %, 1 to 2 % above.
+
+    Of 20 trials at 95 % three or more fail in 7 %, three or more above 0 in 1 %; intervals of half the width fail in seven.
+    """
     covered, found = [], []
     for seed in range(20):
         trial = simulate(100 + seed, kind, n=240)
@@ -143,4 +146,4 @@ def test_no_heterogeneity_is_called_no_evidence(kind: str, simulate: Simulate) -
         covered.append(metrics["autoc"]["low"] <= 0 <= metrics["autoc"]["high"])
         found.append(verdict(metrics))
     assert np.mean(covered) >= 0.85
-    assert found.count(NONE) >= 19
+    assert found.count(NONE) >= 18
