@@ -24,6 +24,7 @@ from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
 from theracast_models.standing import FloorSection
+from theracast_training.effects.section import TreatmentSection
 from theracast_training.subgroups import FairnessSection
 
 FamilyName = Literal["elasticnet", "late", "lightgbm", "gated", "cnn", "stack"]
@@ -124,6 +125,9 @@ class Study(Section):
         (), description="Names of endpoints that the model answers too, e.g. [pfs, os]; each has a search of its own."
     )
     features: FeatureSection = Field(FeatureSection())
+    treatment: TreatmentSection | None = Field(
+        None, description="Treatments that are compared by `theracast effects`, and what allows the comparison."
+    )
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
     baselines: tuple[str | BaselineSection, ...] = Field(
@@ -176,6 +180,9 @@ class Study(Section):
                 f"further: name endpoints of the study other than {self.endpoint.name}, each once; "
                 f"there are {', '.join(names)}"
             )
+        compared = self.treatment.endpoint if self.treatment is not None else None
+        if compared is not None and compared not in names:
+            raise ValueError(f"treatment.endpoint: no endpoint is named {compared!r}; there are {', '.join(names)}")
         if self.features.reads_events and self.events is None:
             keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
             raise ValueError(f"{keys}: the study has no `events` section that says where they lie")
