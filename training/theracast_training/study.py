@@ -54,11 +54,12 @@ class SearchSection(Section):
     """What is tried."""
 
     families: tuple[FamilyName, ...] = Field(
-        ("elasticnet", "lightgbm", "stack"),
+        ("elasticnet", "late", "lightgbm", "stack"),
         min_length=1,
-        description="`cnn` learns from pictures of regions (`patch` in features.images.NAME) and joins the stack.",
+        description="`late` and `gated` fuse a model of each kind of data; `cnn` learns from pictures of regions (`patch` in "
+        "features.images.NAME) and joins the stack.",
     )
-    trials: int = Field(50, ge=1, description="Trials a family; of cnn at most 3.")
+    trials: int = Field(50, ge=1, description="Trials a family; of late and cnn at most 3, of gated 12.")
     seed: int = Field(7, ge=0)
     one_standard_error: bool = Field(
         True, description="Prefer the simplest family within one standard error of the best."
