@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from theracast_data.endpoints import DAYS_PER, ContinuousEndpoint, Endpoint, TimeToEventEndpoint, kind_of, level_names
+from theracast_data.endpoints import (
+    DAYS_PER,
+    ContinuousEndpoint,
+    Endpoint,
+    EndpointKind,
+    TimeToEventEndpoint,
+    kind_of,
+    level_names,
+)
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.companions import Companions
@@ -45,6 +53,11 @@ class Head:
     def label(self) -> str:
         """What the tumour board reads."""
         return self.endpoint.label or self.endpoint.name.replace("_", " ")
+
+    @property
+    def kind(self) -> EndpointKind:
+        """What is predicted."""
+        return kind_of(self.endpoint)
 
     @property
     def asked(self) -> tuple[Asking, ...]:
@@ -90,7 +103,7 @@ class Head:
         return Answer(
             endpoint=self.endpoint.name,
             label=self.label,
-            kind=kind_of(self.endpoint),
+            kind=self.kind,
             asked=self.asked,
             estimates=estimates,
             low=low,
