@@ -48,7 +48,7 @@ def expected_columns(inputs: Inputs) -> list[str]:
 
 
 def unknown_columns(model: ResponseModel, frame: pd.DataFrame) -> list[str]:
-    """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcome."""
+    """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcomes."""
     headers = [header for source in model.inputs.tables for header in _headers(source)]
     headers += [] if model.inputs.events is None else [EVENTS_COLUMN]
     headers += endpoint_columns([head.endpoint for head in model.heads])

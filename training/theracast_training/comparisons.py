@@ -13,7 +13,7 @@ from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
-from theracast_models.links import fit_link
+from theracast_models.links import HazardLink, answers, fit_link
 from theracast_models.published import Published
 from theracast_training.continuous_evaluation import evaluate_continuous
 from theracast_training.develop import Judgement, TaskResult, curve_days
@@ -91,9 +91,10 @@ def baseline_rival(baseline: BaselineSection, prepared: Prepared, folds: Folds, 
     """
     score = published_score(baseline.score)
     places = {**_development_places(prepared), **prepared.external}
-    answer = (_score_of_time if prepared.target.kind == "time_to_event" else _score_of_outcome)(
-        baseline, prepared, folds, seed=seed
-    )
+    if prepared.target.kind == "time_to_event":
+        answer = _score_of_time(baseline, prepared)
+    else:
+        answer = _score_of_outcome(baseline, prepared, folds, seed=seed)
 
     def judge(rows: Rows) -> Judged:
         table = prepared.table.take(rows)
@@ -120,9 +121,7 @@ def _score_of_outcome(
     return lambda table: Judgement.by(fitted, table)
 
 
-def _score_of_time(
-    baseline: BaselineSection, prepared: Prepared, folds: Folds, *, seed: int
-) -> Callable[[FeatureTable], Judgement]:
+def _score_of_time(baseline: BaselineSection, prepared: Prepared) -> Callable[[FeatureTable], Judgement]:
     """Return the score as a log-hazard. It was made for another question: the development decisions say which way it ranks."""
     model = Published(baseline.score, baseline.inputs)
     target = prepared.target.take(prepared.learn)
@@ -130,7 +129,13 @@ def _score_of_time(
     rises_with_hazard = float(outcome.slopes(np.zeros(len(raw)))[0] @ raw) < 0
     turn = 1.0 if rises_with_hazard else -1.0
     link = fit_link(turn * raw, outcome, target.asked)
-    return lambda table: Judgement.of_link(link, turn * model.log_odds(table))
+    assert isinstance(link, HazardLink)
+
+    def judge(table: FeatureTable) -> Judgement:
+        linear = link.apply(turn * model.log_odds(table))
+        return Judgement(answers(link, linear), linear, link.by(curve_days(link.horizons), linear))
+
+    return judge
 
 
 def _development_places(prepared: Prepared) -> dict[str, Rows]:

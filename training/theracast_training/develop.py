@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
-from theracast_models.links import HazardLink, Link, answers
+from theracast_models.links import HazardLink, answers
 from theracast_models.stack import fusion_weights
 from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
@@ -94,12 +94,7 @@ class Judgement:
     @classmethod
     def by(cls, fitted: CalibratedModel, table: FeatureTable) -> Judgement:
         """Return the answers of a fitted model."""
-        return cls.of_link(fitted.calibration, fitted.model.log_odds(table))
-
-    @classmethod
-    def of_link(cls, link: Link, score: Floats) -> Judgement:
-        """Return the answers that follow from (n,) scores."""
-        linear = link.apply(score)
+        linear, link = fitted.log_odds(table), fitted.calibration
         curve = link.by(curve_days(link.horizons), linear) if isinstance(link, HazardLink) else None
         return cls(answers(link, linear), linear, curve)
 
