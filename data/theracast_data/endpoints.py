@@ -112,10 +112,13 @@ class OrdinalEndpoint(_Endpoint):
 
 
 class ContinuousEndpoint(_Endpoint):
-    """A number, e.g. a change from baseline."""
+    """A number, or the change from one at the decision to a later one."""
 
     kind: Literal["continuous"]
     column: str
+    baseline: str | None = Field(
+        None, description="Raw column of the same number at the decision: the endpoint is the change from it."
+    )
     unit: str | None = None
 
 

@@ -100,7 +100,8 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress, rivals: bool =
     nested = [results[task.key] for task in outer]
     if nested:
         own = {"cv": _out_of_fold(prepared, nested)} | own
-    published = prepared.study.published if rivals and prepared.target.kind == "binary" else ()
+    ranks = prepared.target.kind in ("binary", "time_to_event")
+    published = prepared.study.published if rivals and ranks else ()
     held_against = [baseline_rival(one, prepared, chosen.folds, seed=final.seed) for one in published]
     for part in parts:
         judged = [results[task.key] for task in part.tasks[1:]]

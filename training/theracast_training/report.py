@@ -187,7 +187,12 @@ def _comparison_rows(content: ReportContent) -> list[dict[str, Any]]:
 def _comparison_row(one: Mapping[str, Any], *, external: bool) -> dict[str, Any]:
     difference = {"d": one.get("auc_difference"), "d_low": one.get("low"), "d_high": one.get("high")}
     error = {"d": one.get("brier_difference"), "d_low": one.get("brier_low"), "d_high": one.get("brier_high")}
+    timed = one.get("survival") or {}
     return {
+        "timed": bool(timed),
+        "c_a": timed.get("c_harrell_a"),
+        "c_b": timed.get("c_harrell_b"),
+        "c": wording.interval(timed, "c_harrell_difference", digits=3, signed=True) if timed else "–",
         "against": wording.rival_label(str(one["against"])),
         "kind": one["kind"],
         "site": wording.site_label(str(one["site"])),
