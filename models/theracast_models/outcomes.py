@@ -138,6 +138,9 @@ class Survival:
     Args:
         time: (n,) days.
         event: (n,) 1 event, 0 censored.
+        competing: (n,) 1 where another event came that rules this one out, 0 elsewhere and where the event came; None
+            where there is no such thing. The hazard is then that of the event among those who had neither: for it, who had
+            the other is censored.
 
     Source: Cox, J R Stat Soc B 1972;34:187-220; Breslow, Biometrics 1974;30:89-99.
     """
@@ -145,6 +148,7 @@ class Survival:
     time: Floats
     event: Floats
     weight: Floats
+    competing: Floats | None = None
 
     kind: ClassVar[Kind] = "time_to_event"
     has_intercept: ClassVar[bool] = False
@@ -164,7 +168,15 @@ class Survival:
 
     def take(self, rows: Rows) -> Self:
         """Return the outcomes of these decisions."""
-        return type(self)(self.time[rows], self.event[rows], self.weight[rows])
+        competing = None if self.competing is None else self.competing[rows]
+        return type(self)(self.time[rows], self.event[rows], self.weight[rows], competing)
+
+    @property
+    def rival(self) -> Self | None:
+        """The competing event as the event, with this one as its rival; None where nobody had it."""
+        if self.competing is None or not self.weight @ self.competing > 0:
+            return None
+        return type(self)(self.time, self.competing, self.weight, self.event)
 
     def check(self) -> None:
         """Raise CohortError unless times are finite and not negative, and some patient had the event."""

@@ -145,7 +145,7 @@ def largest_difference(found: Sequence[Mapping[str, Any]], expected: Sequence[Ma
         for key in ("missing", "warnings"):
             if list(one.get(key, ())) != list(other.get(key, ())):
                 return math.inf
-        for key in ("probability", "value", "low", "high", "base"):
+        for key in ("probability", "value", "low", "high", "base", "on_scale", "competing"):
             largest = max(largest, _apart(one.get(key), other.get(key)))
         largest = max(largest, _further_difference(one, other))
         for key in ("contributions", "modalities"):
@@ -184,6 +184,8 @@ def additivity_error(answers: Sequence[Mapping[str, Any]]) -> float:
 
 def _on_its_scale(answer: Mapping[str, Any]) -> float | None:
     """Return the leading answer as log-odds, log cumulative hazard or number; None for a probability of 0 or 1."""
+    if "on_scale" in answer:  # a competing event may come first: the chance is no function of this hazard alone
+        return float(answer["on_scale"])
     if "value" in answer:
         return float(answer["value"])
     probability = float(answer["probability"])

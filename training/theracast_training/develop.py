@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
-from theracast_models.links import HazardLink, answers
+from theracast_models.links import HazardLink
 from theracast_models.presence import present_modalities
 from theracast_models.stack import fusion_weights
 from theracast_training.patterns import HeldOut, answers_by_pattern
@@ -23,11 +23,11 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "late", "lightgbm", "gated", "cnn", "stack")
+SIMPLICITY = ("elasticnet", "late", "lightgbm", "neural", "gated", "cnn", "stack")
 OFTEN_LACKING = 0.05
 """Share of decisions without any value of some kind of data, from which on a fusion of kinds is the simpler model."""
 STACKED = ("elasticnet", "lightgbm")
-"""What a stack is made of, beside a network that is named."""
+"""What a stack is made of, beside networks that are named."""
 FUSIONS = ("late", "gated")
 """Families that fuse kinds of data themselves."""
 
@@ -105,8 +105,8 @@ class Judgement:
     def by(cls, fitted: CalibratedModel, table: FeatureTable) -> Judgement:
         """Return the answers of a fitted model."""
         linear, link = fitted.log_odds(table), fitted.calibration
-        curve = link.by(curve_days(link.horizons), linear) if isinstance(link, HazardLink) else None
-        return cls(answers(link, linear), linear, curve)
+        curve = fitted.by(curve_days(link.horizons), linear, table) if isinstance(link, HazardLink) else None
+        return cls(fitted.answers_of(linear, table), linear, curve)
 
 
 @dataclass(frozen=True)

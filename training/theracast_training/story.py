@@ -67,7 +67,7 @@ def report_content(story: Story) -> ReportContent:
     learn = prepared.table.take(prepared.learn)
     prediction = model.predict_cohort(prepared.cohort.take(prepared.learn))
     scheme = study.validation.scheme
-    named = (*_NAMED_SOFTWARE, *(("torch",) if "cnn" in study.search.families else ()))
+    named = (*_NAMED_SOFTWARE, *(("torch",) if {"cnn", "neural"} & set(study.search.families) else ()))
     evaluations = {name: part for name, part in model.evaluations.items() if name != "comparisons"}
     return ReportContent(
         name=study.study,

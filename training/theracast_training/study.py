@@ -29,7 +29,7 @@ from theracast_training.sample_size import SampleSizeSection
 from theracast_training.statement import StatementSection
 from theracast_training.subgroups import FairnessSection
 
-FamilyName = Literal["elasticnet", "late", "lightgbm", "gated", "cnn", "stack"]
+FamilyName = Literal["elasticnet", "late", "lightgbm", "neural", "gated", "cnn", "stack"]
 
 
 class SchemeSection(Section):
@@ -61,7 +61,7 @@ class SearchSection(Section):
         description="`late` and `gated` fuse a model of each kind of data; `cnn` learns from pictures of regions (`patch` in "
         "features.images.NAME) and joins the stack.",
     )
-    trials: int = Field(50, ge=1, description="Trials a family; of late and cnn at most 3, of gated 12.")
+    trials: int = Field(50, ge=1, description="Trials a family; of late and cnn at most 3, of neural 10, of gated 12.")
     seed: int = Field(7, ge=0)
     one_standard_error: bool = Field(
         True, description="Prefer the simplest family within one standard error of the best."
