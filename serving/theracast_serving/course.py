@@ -52,6 +52,7 @@ class Course:
 
     answers: tuple[Answer, ...]
     series: tuple[Measured, ...]
+    changes: tuple[Any, ...] = ()
 
 
 def course_of(

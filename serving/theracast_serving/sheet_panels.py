@@ -1,0 +1,151 @@
+"""How far to trust an answer: what the model says of it beside the chance, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from markupsafe import Markup
+
+from theracast_models.sentences import listed
+from theracast_serving.answer_text import Told, days_text, share_text
+from theracast_serving.clinical_text import data_words, number_text, percent_text
+from theracast_serving.sheet_curves import Curve, survival_panel
+
+Record = Mapping[str, Any]
+BOTH = 2
+
+
+@dataclass(frozen=True)
+class Trust:
+    """One line of `how far to trust this answer`: what it is on, what it says, and whether it calls for care."""
+
+    title: str
+    text: str
+    care: bool = False
+    drawing: Markup = field(default_factory=Markup)
+
+
+def trust_lines(told: Told, record: Record) -> list[Trust]:
+    """Return what a row's record says of its answer; nothing for what it does not hold."""
+    makers: dict[str, Callable[[Told, Record], Trust | None]] = {
+        "prediction_set": _prediction_set,
+        "similar": _similar,
+        "validated": _validated,
+        "rarely_seen": _rarely_seen,
+    }
+    lines = [make(told, record[name]) for name, make in makers.items() if record.get(name)]
+    return [line for line in lines if line is not None]
+
+
+def refusal(record: Record) -> str | None:
+    """Return why the model does not answer, as a sentence; None where it does."""
+    sentence = record.get("abstained")
+    if not sentence:
+        return None
+    reason = str(sentence).removeprefix("No answer: ")
+    return f"The model does not answer: {reason}" if reason != sentence else str(sentence)
+
+
+def _prediction_set(told: Told, record: Record) -> Trust:
+    """Say which outcomes, or between which ends the outcome, is to be expected with a stated assurance."""
+    coverage = float(record.get("coverage", 0.9))
+    group, n = record.get("group"), record.get("n")
+    where = f" of {group}" if group else ""
+    checked = f" (set by {n} development patients{where})" if n else where and f" (set by patients{where})"
+    assured = f"In {round(100 * coverage)} of 100 such patients"
+    if "set" in record:
+        levels = [str(one) for one in record["set"]]
+        return Trust(*_set_words(told, levels, f"{assured} the outcome is among those named{checked}."))
+    low, high = record.get("low"), record.get("high")
+    ends = _ends(told, low, high)
+    if ends is None:
+        return Trust("Single patient", f"No range can be given{checked}.", care=True)
+    return Trust("Single patient", f"{assured} {ends}{checked}.")
+
+
+def _set_words(told: Told, levels: Sequence[str], assured: str) -> tuple[str, str, bool]:
+    title = "Yes or no" if told.answer.kind == "binary" else "Levels"
+    if not levels:
+        return title, f"Neither outcome fits: this patient is unlike the development patients of both. {assured}", True
+    if told.answer.kind == "binary" and len(levels) == BOTH:
+        return title, f"Open: the data cannot tell yes from no for this patient. {assured}", True
+    return title, f"Named: {listed(levels)}. {assured}", False
+
+
+def _ends(told: Told, low: float | None, high: float | None) -> str | None:
+    if low is None and high is None:
+        return None
+    if told.answer.kind == "time_to_event":
+        return None if not low else f"{told.event} does not come before {days_text(float(low))}"
+    if low is None or high is None:
+        side, end = ("above", low) if high is None else ("below", high)
+        return f"the number lies {side} {number_text(float(end or 0.0))} {told.unit}".strip()
+    return f"the number lies within {told.between(float(low), float(high))} {told.unit}".strip()
+
+
+def _rarely_seen(_: Told, record: Record) -> Trust | None:
+    percentile = record.get("percentile")
+    if not record.get("rare"):
+        return None
+    if record.get("sentence"):
+        return Trust("Rarely seen", str(record["sentence"]), care=True)
+    because = [data_words(str(one)) for one in record.get("because") or ()]
+    reason = f" What makes it so: {listed(because, most=4)}." if because else ""
+    than = "" if percentile is None else f": more unusual than {percent_text(float(percentile) / 100)} of them"
+    return Trust("Rarely seen", f"Patients like this one were rarely seen in development{than}.{reason}", care=True)
+
+
+def _similar(told: Told, record: Record) -> Trust | None:
+    n, rate, low, high = (record.get(name) for name in ("n", "rate", "low", "high"))
+    if not n:
+        return None
+    far = " Even these are unlike this patient." if record.get("far") else ""
+    if told.is_number:
+        mean = record.get("mean", rate)
+        if mean is None:
+            return None
+        between = "" if low is None or high is None else f", {told.between(float(low), float(high))}"
+        return Trust(
+            "Similar patients",
+            f"The {n} most similar development patients: {told.amount(float(mean))} on average{between}.{far}",
+        )
+    events = record.get("events")
+    if events is None or rate is None:
+        return None
+    between = "" if low is None or high is None else f", {share_text(float(low))[:-2]} to {share_text(float(high))}"
+    within = f" within {told.answer.asked[0].name}" if told.answer.kind == "time_to_event" else ""
+    text = f"Of the {n} most similar development patients {events} {told.past()} ({share_text(float(rate))}{within}{between}).{far}"
+    return Trust("Similar patients", text, care=bool(far), drawing=_similar_curve(record.get("curve"), told))
+
+
+def _similar_curve(curve: Record | None, told: Told) -> Markup:
+    if not curve or not curve.get("days"):
+        return Markup()
+    known = [
+        (float(day), float(share))
+        for day, share in zip(curve["days"], curve["survival"], strict=True)
+        if share is not None
+    ]
+    if not known:
+        return Markup()
+    days, shares = zip(*([(0.0, 1.0), *known] if known[0][0] > 0 else known), strict=True)
+    label = f"Share {told.spared} among similar patients"
+    return survival_panel(Curve(days, shares), label=label, width=170, height=62, small=True)
+
+
+def _validated(_: Told, record: Record) -> Trust:
+    auc, pattern, absent = record.get("auc"), record.get("pattern") or (), record.get("absent") or ()
+    care = auc is None or record.get("exact") is False
+    if record.get("sentence"):
+        return Trust("These data", str(record["sentence"]), care=care)
+    have = listed([data_words(str(one)) for one in pattern]) or "nothing known"
+    without = f", without {listed([data_words(str(one)) for one in absent])}" if absent else ""
+    if auc is None:
+        return Trust("These data", f"How well the model does with {have}{without} was not tested.", care=True)
+    low, high = record.get("auc_low"), record.get("auc_high")
+    between = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    tested = "" if record.get("n") is None else f" in {record['n']} patients"
+    beside = "" if record.get("exact", True) else " The nearest data that were tested, not the very same."
+    return Trust("These data", f"Tested with {have}{without}: AUC {auc:.2f}{between}{tested}.{beside}", care=care)
