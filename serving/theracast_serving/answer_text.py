@@ -162,7 +162,10 @@ class Told:
 
     def headings(self) -> Headings:
         """Return how the reasons are headed."""
-        points = "by how many percentage points this patient’s chance would differ if that entry alone were silent; they do not add up"
+        points = (
+            "by how many percentage points this patient’s chance would differ if that entry alone were silent; they do "
+            "not add up"
+        )
         if self.answer.kind == "binary":
             return Headings(
                 "What speaks for and against", "against", "for", "points", "on the log-odds scale", f"Points: {points}"

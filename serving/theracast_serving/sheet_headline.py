@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -159,7 +160,7 @@ def level_shares(told: Told) -> tuple[list[str], list[float]]:
         asking.level: float(told.answer.estimates[told.row, place]) for place, asking in enumerate(told.answer.asked)
     }
     ladder = [1.0, *(reached[name] for name in names[1:]), 0.0]
-    return names, [max(upper - lower, 0.0) for upper, lower in zip(ladder[:-1], ladder[1:], strict=True)]
+    return names, [max(upper - lower, 0.0) for upper, lower in pairwise(ladder)]
 
 
 def _number(told: Told, base: Development | None) -> Headline:

@@ -18,6 +18,10 @@ LINE_SIGNS = 105
 """Signs that a line of the whole width holds."""
 
 
+CELL_SIGNS = 29
+"""Signs that a line of an answer among the further endpoints holds."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """A way to lay the sheet out.
@@ -37,13 +41,16 @@ class Budget:
 
 BUDGETS = (
     Budget("roomy", 8, 4, 5, 400),
-    Budget("", 8, 4, 5, 550),
-    Budget("dense", 8, 3, 4, 700),
-    Budget("dense", 6, 3, 3, 700),
-    Budget("dense tight", 6, 3, 3, 800),
-    Budget("dense tight", 5, 2, 2, 800),
+    Budget("", 8, 4, 5, 465),
+    Budget("dense", 8, 3, 4, 660),
+    Budget("dense", 6, 3, 3, 660),
+    Budget("dense tight", 6, 3, 3, 815),
+    Budget("dense tight", 5, 2, 2, 815),
     Budget("dense tight", 4, 2, 1, math.inf),
 )
+FIXED, GROWS = 490.0, 0.78
+"""Pixels that the tightest setting takes for all else, and for each pixel of the parts of changing size."""
+PAGE = 1105.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class SheetContent:
     course: list[Panel] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     setting: str = ""
+    zoom: float = 1.0
     warnings_more: int = 0
     performance_more: int = 0
 
@@ -95,7 +103,10 @@ def within(content: SheetContent, budget: Budget) -> SheetContent | None:
         performance=content.performance[: budget.performance],
         performance_more=max(0, len(content.performance) - budget.performance),
     )
-    return cut if height_of(cut) <= budget.holds else None
+    height = height_of(cut)
+    if height > budget.holds:
+        return None
+    return replace(cut, zoom=min(1.0, PAGE / (FIXED + GROWS * height))) if budget is BUDGETS[-1] else cut
 
 
 def height_of(content: SheetContent) -> float:
@@ -125,9 +136,11 @@ def _headline_height(told: Headline) -> float:
 
 
 def _further_height(content: SheetContent) -> float:
-    return (46.0 if content.further else 0.0) + sum(
-        19.0 * max(len(line.answers), 2, 1 + len(line.label) // 22) for line in content.further
-    )
+    def lines(line: FurtherLine) -> float:
+        told = line.answers or [line.refused or ""]
+        return max(2.0, sum(math.ceil(len(text) / CELL_SIGNS) for text in told))
+
+    return (50.0 if content.further else 0.0) + sum(17.0 * lines(line) + 6 for line in content.further)
 
 
 def _trust_height(content: SheetContent) -> float:

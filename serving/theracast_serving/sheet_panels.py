@@ -10,11 +10,12 @@ from markupsafe import Markup
 
 from theracast_models.sentences import listed
 from theracast_serving.answer_text import Told, days_text, share_text
-from theracast_serving.clinical_text import data_words, number_text, percent_text
+from theracast_serving.clinical_text import data_words, percent_text
 from theracast_serving.sheet_curves import Curve, survival_panel
 
 Record = Mapping[str, Any]
 BOTH = 2
+NO_RANGE = "No range can be given."
 
 
 @dataclass(frozen=True)
@@ -50,39 +51,37 @@ def refusal(record: Record) -> str | None:
 
 def _prediction_set(told: Told, record: Record) -> Trust:
     """Say which outcomes, or between which ends the outcome, is to be expected with a stated assurance."""
-    coverage = float(record.get("coverage", 0.9))
     group, n = record.get("group"), record.get("n")
-    where = f" of {group}" if group else ""
-    checked = f" (set by {n} development patients{where})" if n else where and f" (set by patients{where})"
-    assured = f"In {round(100 * coverage)} of 100 such patients"
+    of = f" of {group}" if group else ""
+    learned = f" (set by {n} development patients{of})" if n else ""
+    true = f"Such a statement comes true in {round(100 * float(record.get('coverage', 0.9)))} of 100 patients{learned}."
     if "set" in record:
-        levels = [str(one) for one in record["set"]]
-        return Trust(*_set_words(told, levels, f"{assured} the outcome is among those named{checked}."))
-    low, high = record.get("low"), record.get("high")
-    ends = _ends(told, low, high)
-    if ends is None:
-        return Trust("Single patient", f"No range can be given{checked}.", care=True)
-    return Trust("Single patient", f"{assured} {ends}{checked}.")
+        text, care = _set_words(told, [str(one) for one in record["set"]])
+    else:
+        text, care = _ends(told, record.get("low"), record.get("high"))
+    return Trust("To be expected", f"{text} {true}", care=care)
 
 
-def _set_words(told: Told, levels: Sequence[str], assured: str) -> tuple[str, str, bool]:
-    title = "Yes or no" if told.answer.kind == "binary" else "Levels"
+def _set_words(told: Told, levels: Sequence[str]) -> tuple[str, bool]:
+    """Return what is in a set, and whether that calls for care."""
     if not levels:
-        return title, f"Neither outcome fits: this patient is unlike the development patients of both. {assured}", True
+        return "Nothing fits: this patient is unlike the development patients of every outcome.", True
     if told.answer.kind == "binary" and len(levels) == BOTH:
-        return title, f"Open: the data cannot tell yes from no for this patient. {assured}", True
-    return title, f"Named: {listed(levels)}. {assured}", False
+        return "Yes and no both remain possible: the data cannot tell.", True
+    named = " or ".join(filter(None, [", ".join(levels[:-1]), levels[-1]]))
+    return f"{named[:1].upper()}{named[1:]}.", False
 
 
-def _ends(told: Told, low: float | None, high: float | None) -> str | None:
-    if low is None and high is None:
-        return None
+def _ends(told: Told, low: float | None, high: float | None) -> tuple[str, bool]:
+    """Return between which ends a number lies, or before when an event does not come."""
     if told.answer.kind == "time_to_event":
-        return None if not low else f"{told.event} does not come before {days_text(float(low))}"
+        return (f"No {told.event.removeprefix('the ')} before {days_text(float(low))}.", False) if low else (NO_RANGE, True)
+    if low is None and high is None:
+        return NO_RANGE, True
     if low is None or high is None:
         side, end = ("above", low) if high is None else ("below", high)
-        return f"the number lies {side} {number_text(float(end or 0.0))} {told.unit}".strip()
-    return f"the number lies within {told.between(float(low), float(high))} {told.unit}".strip()
+        return f"A number {side} {told.amount(float(end or 0.0))}.", False
+    return f"Within {told.between(float(low), float(high))} {told.unit}".rstrip() + ".", False
 
 
 def _rarely_seen(_: Told, record: Record) -> Trust | None:
