@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
 from theracast_models.links import HazardLink, answers
 from theracast_models.stack import fusion_weights
+from theracast_training.patterns import HeldOut, answers_by_pattern
 from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
 from theracast_training.study import SearchSection, ValidationSection
@@ -21,7 +22,9 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "lightgbm", "cnn", "stack")
+SIMPLICITY = ("elasticnet", "late", "lightgbm", "gated", "cnn", "stack")
+STACKED = ("elasticnet", "lightgbm")
+"""What a stack is made of, beside other families that are named."""
 
 
 CURVE = 24
@@ -57,6 +60,7 @@ class Task:
         learn: positions that the procedure may see.
         judged: outer test positions; empty when the task develops the final model.
         families: what is tried.
+        patterns: combinations of modalities for which the judged rows are answered too; see `patterns`.
     """
 
     key: str
@@ -70,6 +74,7 @@ class Task:
     trials: int
     seed: int
     journals: Path
+    patterns: tuple[str, ...] = ()
 
     @property
     def expected_trials(self) -> int:
@@ -108,11 +113,12 @@ class TaskResult:
     folds: Folds
     judged: Rows
     judgement: Judgement | None
+    by_pattern: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def searched_families(families: Sequence[str]) -> list[str]:
-    """Return the families that need a search of their own; a stack is built from the first two, and others that are named."""
-    always = SIMPLICITY[:2] if "stack" in families else ()
+    """Return the families that need a search of their own; a stack is built from two, and others that are named."""
+    always = STACKED if "stack" in families else ()
     return [family for family in SIMPLICITY[:-1] if family in families or family in always]
 
 
@@ -139,13 +145,15 @@ def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskRes
         {family: searches[family] for family in searches if family in task.families},
         one_standard_error=task.search.one_standard_error,
     )
-    judgement = None
+    judgement, by_pattern = None, {}
     if len(task.judged):
         fitted = fit_calibrated(
             choice.recipe, table, target.outcome(), folds=folds, replicates=0, seed=task.seed, asked=target.asked
         )
         judgement = Judgement.by(fitted, task.table.take(task.judged))
-    return TaskResult(task.key, choice, folds, task.judged, judgement)
+        if task.patterns:
+            by_pattern = answers_by_pattern(HeldOut(fitted.probability, task.judged), task.table, task.patterns)
+    return TaskResult(task.key, choice, folds, task.judged, judgement, by_pattern)
 
 
 def search_stack(

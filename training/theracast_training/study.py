@@ -23,9 +23,10 @@ from theracast_features.imaging.habitat_section import NOT_FITTED
 from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
+from theracast_models.standing import FloorSection
 from theracast_training.subgroups import FairnessSection
 
-FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
+FamilyName = Literal["elasticnet", "late", "lightgbm", "gated", "cnn", "stack"]
 
 
 class SchemeSection(Section):
@@ -129,6 +130,9 @@ class Study(Section):
         (), description="Published scores to compare with, e.g. [loris]."
     )
     gates: GateSection = Field(GateSection())
+    floor: FloorSection | None = Field(
+        None, description="What must have been validated for the data that a patient has, else there is no answer."
+    )
     report: ReportSection = Field(ReportSection())
     fairness: FairnessSection | None = Field(None, description="Subgroups in which the model is judged and compared.")
     accept: tuple[Acceptance, ...] = Field(
