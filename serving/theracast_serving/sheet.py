@@ -72,8 +72,7 @@ def sheet_content(
     decision = prediction.features.decisions.iloc[row]
     site = _known(decision.get("site"))
     told = Told(model.head, prediction.answer, row)
-    records = {answer.endpoint: _record(answer, row) for answer in prediction.answers}
-    own = records[prediction.answer.endpoint]
+    own = _record(prediction.answer, row)
     refused = refusal(own)
     base = development(model)
     missing = _missing_labels(prediction, row)
@@ -115,7 +114,7 @@ def sheet_content(
         performance_note=note,
         limits=_limits(model, base),
         identity=_identity(model, prediction.model),
-        further=further_lines(model, prediction, row, site=site, records=records) if answers else [],
+        further=further_lines(model, prediction, row, site=site) if answers else [],
         trust=trust_lines(told, own if answers else {"rarely_seen": own.get("rarely_seen")}),
         course=[] if course is None or not answers else _course_panels(course, told),
         changes=[] if course is None or not answers else [change.sentence for change in course.changes],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -56,17 +54,12 @@ def further_lines(
     row: int,
     *,
     site: str | None,
-    records: Mapping[str, Mapping[str, Any]],
 ) -> list[FurtherLine]:
-    """Return a line for each endpoint but the primary one.
-
-    Args:
-        records: endpoint to what else is said of it (`Answer.more`).
-    """
+    """Return a line for each endpoint but the primary one."""
     lines = []
     for head, answer in zip(model.further, prediction.further, strict=True):
         told = Told(head, answer, row)
-        refused = records.get(answer.endpoint, {}).get("abstained")
+        refused = answer.abstains(row)
         line = FurtherLine(head.label[:1].upper() + head.label[1:], [], "–", _tested(told, site), [], refused=refused)
         if refused is None:
             line = replace(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
 
 from theracast_data.endpoints import level_names
-from theracast_models.links import HazardLink
+from theracast_models.companions import level_probabilities
+from theracast_models.links import HazardLink, OrdinalLink
 from theracast_serving import sheet_svg as svg
 from theracast_serving.answer_text import Told, share_text
 from theracast_serving.clinical_text import (
@@ -154,13 +154,11 @@ def _ordinal(told: Told, base: Development | None) -> Headline:
 
 
 def level_shares(told: Told) -> tuple[list[str], list[float]]:
-    """Return the levels, worst first, with the chance of each: differences of those of a level or a better one."""
+    """Return the levels, worst first, with the chance of each."""
     names = list(level_names(told.head.endpoint))
-    reached = {
-        asking.level: float(told.answer.estimates[told.row, place]) for place, asking in enumerate(told.answer.asked)
-    }
-    ladder = [1.0, *(reached[name] for name in names[1:]), 0.0]
-    return names, [max(upper - lower, 0.0) for upper, lower in pairwise(ladder)]
+    link = told.head.calibrated.calibration
+    assert isinstance(link, OrdinalLink)
+    return names, level_probabilities(link, told.answer.estimates[[told.row]])[0].tolist()
 
 
 def _number(told: Told, base: Development | None) -> Headline:

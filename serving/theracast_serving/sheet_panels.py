@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from theracast_models.sentences import listed
@@ -51,14 +52,15 @@ def refusal(record: Record) -> str | None:
 
 def _prediction_set(told: Told, record: Record) -> Trust:
     """Say which outcomes, or between which ends the outcome, is to be expected with a stated assurance."""
-    group, n = record.get("group"), record.get("n")
-    of = f" of {group}" if group else ""
-    learned = f" (set by {n} development patients{of})" if n else ""
+    group, n, basis = (record.get(name) for name in ("group", "n", "basis"))
+    if n:
+        basis = f"{n} development patients{f' of {group}' if group else ''}"
+    learned = f" (set by {basis})" if basis else ""
     true = f"Such a statement comes true in {round(100 * float(record.get('coverage', 0.9)))} of 100 patients{learned}."
     if "set" in record:
         text, care = _set_words(told, [str(one) for one in record["set"]])
     else:
-        text, care = _ends(told, record.get("low"), record.get("high"))
+        text, care = _ends(told, record.get("not_before_day", record.get("low")), record.get("high"))
     return Trust("To be expected", f"{text} {true}", care=care)
 
 
@@ -75,7 +77,11 @@ def _set_words(told: Told, levels: Sequence[str]) -> tuple[str, bool]:
 def _ends(told: Told, low: float | None, high: float | None) -> tuple[str, bool]:
     """Return between which ends a number lies, or before when an event does not come."""
     if told.answer.kind == "time_to_event":
-        return (f"No {told.event.removeprefix('the ')} before {days_text(float(low))}.", False) if low else (NO_RANGE, True)
+        return (
+            (f"No {told.event.removeprefix('the ')} before {days_text(float(low))}.", False)
+            if low
+            else (NO_RANGE, True)
+        )
     if low is None and high is None:
         return NO_RANGE, True
     if low is None or high is None:
@@ -97,41 +103,63 @@ def _rarely_seen(_: Told, record: Record) -> Trust | None:
 
 
 def _similar(told: Told, record: Record) -> Trust | None:
-    n, rate, low, high = (record.get(name) for name in ("n", "rate", "low", "high"))
+    """Say what became of the development patients who are most like this one."""
+    n, rate = record.get("n"), record.get("rate")
     if not n:
         return None
+    like = f"the {n} most similar development patients"
     far = " Even these are unlike this patient." if record.get("far") else ""
-    if told.is_number:
+    drawing, text = Markup(), None
+    if record.get("levels"):
+        text = f"Among {like}: {', '.join(f'{name} {share_text(share)}' for name, share in record['levels'].items())}."
+    elif told.is_number:
         mean = record.get("mean", rate)
-        if mean is None:
-            return None
-        between = "" if low is None or high is None else f", {told.between(float(low), float(high))}"
-        return Trust(
-            "Similar patients",
-            f"The {n} most similar development patients: {told.amount(float(mean))} on average{between}.{far}",
-        )
-    events = record.get("events")
-    if events is None or rate is None:
-        return None
-    between = "" if low is None or high is None else f", {share_text(float(low))[:-2]} to {share_text(float(high))}"
-    within = f" within {told.answer.asked[0].name}" if told.answer.kind == "time_to_event" else ""
-    text = f"Of the {n} most similar development patients {events} {told.past()} ({share_text(float(rate))}{within}{between}).{far}"
-    return Trust("Similar patients", text, care=bool(far), drawing=_similar_curve(record.get("curve"), told))
+        text = None if mean is None else f"{told.amount(float(mean))} on average in {like}{_between(told, record)}."
+    elif record.get("curve"):
+        curve = _known_curve(record["curve"])
+        if curve.days:
+            text, drawing = _spared_text(told, curve, like), _small_curve(told, curve)
+    elif rate is not None:
+        events = record.get("events", round(float(rate) * int(n)))
+        text = f"Of {like} {events} {told.past()} ({share_text(float(rate))}{_between(told, record)})."
+    return None if text is None else Trust("Similar patients", text + far, care=bool(far), drawing=drawing)
 
 
-def _similar_curve(curve: Record | None, told: Told) -> Markup:
-    if not curve or not curve.get("days"):
-        return Markup()
-    known = [
-        (float(day), float(share))
-        for day, share in zip(curve["days"], curve["survival"], strict=True)
-        if share is not None
+def _between(told: Told, record: Record) -> str:
+    low, high = record.get("low"), record.get("high")
+    if low is None or high is None:
+        return ""
+    if told.is_number:
+        return f" ({told.between(float(low), float(high))})"
+    return f", {share_text(float(low)).removesuffix(' %')} to {share_text(float(high))}"
+
+
+def _known_curve(record: Record) -> Curve:
+    """Return the shares without the event as far as they are told, from all of them on day 0."""
+    shares = record.get("event_free", record.get("survival")) or ()
+    lows, highs = (record.get(name) or [None] * len(shares) for name in ("low", "high"))
+    points = [
+        point for point in zip(record.get("days") or (), shares, lows, highs, strict=True) if point[1] is not None
     ]
-    if not known:
-        return Markup()
-    days, shares = zip(*([(0.0, 1.0), *known] if known[0][0] > 0 else known), strict=True)
+    days, patient = [float(point[0]) for point in points], [float(point[1]) for point in points]
+    marks = [point for point in points if point[2] is not None and point[3] is not None]
+    start = [] if not days or days[0] == 0 else [0.0]
+    return Curve([*start, *days], [1.0 for _ in start] + patient, marks=marks)
+
+
+def _spared_text(told: Told, curve: Curve, like: str) -> str:
+    """Return how many of them had no event by the leading horizon, or by the last day that is told before it."""
+    asked = told.answer.asked[0].horizon or curve.days[-1]
+    day = min(asked, curve.days[-1])
+    share = float(np.interp(day, curve.days, curve.patient))
+    mark = next((one for one in curve.marks if abs(one[0] - day) < 1), None)
+    between = "" if mark is None else f" ({share_text(mark[2]).removesuffix(' %')} to {share_text(mark[3])})"
+    return f"Of {like} {share_text(share)} were {told.spared} at {days_text(day)}{between}."
+
+
+def _small_curve(told: Told, curve: Curve) -> Markup:
     label = f"Share {told.spared} among similar patients"
-    return survival_panel(Curve(days, shares), label=label, width=170, height=62, small=True)
+    return survival_panel(Curve(curve.days, curve.patient), label=label, width=170, height=62, small=True)
 
 
 def _validated(_: Told, record: Record) -> Trust:
