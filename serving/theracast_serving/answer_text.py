@@ -179,6 +179,13 @@ class Told:
         title = f"What raises and lowers the chance {self.of_what()}"
         return Headings(title, "lowers", "raises", "points", f"on the {scale} scale", f"Points: {points}")
 
+    @property
+    def label_of_answer(self) -> str:
+        """What is told, within a sentence: `the chance of death within 12 months`, `the expected number`."""
+        if self.is_number:
+            return "the expected number"
+        return f"the chance {self.of_what()}" if self.answer.kind != "binary" else "the chance"
+
     def of_what(self) -> str:
         """Return of what the chance is told: `of death within 12 months`, `of PR or better`."""
         name = self.answer.asked[0].name

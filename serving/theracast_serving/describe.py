@@ -10,7 +10,7 @@ from theracast_data.sources import ColumnSpec, OneHotSpec, TableSource
 from theracast_features.specs import FeatureSpec
 from theracast_models.artefact import VERSION
 from theracast_models.head import Head
-from theracast_models.outcomes import Kind
+from theracast_models.outcomes import SCALES, Kind
 from theracast_models.response_model import ResponseModel
 from theracast_serving.clinical_text import number_text, of_hundred, unit_text
 
@@ -106,6 +106,27 @@ def describe_model(model: ResponseModel) -> dict[str, Any]:
             "sites": list(reference.sites),
         },
         "evaluations": model.evaluations,
+        "endpoints": [describe_head(head) for head in model.heads],
+    }
+
+
+def describe_head(head: Head) -> dict[str, Any]:
+    """Return what one endpoint is, what is told of it, whom it was learned from and how well it does."""
+    base, kind = head_development(head), kind_of(head.endpoint)
+    learned: dict[str, Any] = {"n": head.reference.n, "sites": list(head.reference.sites)}
+    if base is not None:
+        counts = {"mean": base.rate} if kind == "continuous" else {"events": base.events, "prevalence": base.rate}
+        learned |= counts
+    return {
+        "name": head.endpoint.name,
+        "label": head.label,
+        "kind": kind,
+        "scale": SCALES[kind],
+        "unit": getattr(head.endpoint, "unit", None) if kind == "continuous" else None,
+        "answers": [asking.to_json() for asking in head.asked],
+        "endpoint": head.endpoint.model_dump(mode="json"),
+        "development": learned,
+        "evaluations": head.evaluations,
     }
 
 

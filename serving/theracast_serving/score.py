@@ -47,10 +47,11 @@ def expected_columns(inputs: Inputs) -> list[str]:
 
 
 def unknown_columns(model: ResponseModel, frame: pd.DataFrame) -> list[str]:
-    """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcome."""
+    """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcomes."""
     headers = [header for source in model.inputs.tables for header in _headers(source)]
     headers += [] if model.inputs.events is None else [EVENTS_COLUMN]
-    known = {snake_case(header) for header in [*headers, *endpoint_columns([model.endpoint])]}
+    endpoints = endpoint_columns(head.endpoint for head in model.heads)
+    known = {snake_case(header) for header in [*headers, *endpoints]}
     return [str(column) for column in frame.columns if snake_case(str(column)) not in known]
 
 

@@ -41,9 +41,9 @@ class Budget:
 
 BUDGETS = (
     Budget("roomy", 8, 4, 5, 400),
-    Budget("", 8, 4, 5, 465),
-    Budget("dense", 8, 3, 4, 660),
-    Budget("dense", 6, 3, 3, 660),
+    Budget("", 8, 4, 5, 485),
+    Budget("dense", 8, 3, 4, 640),
+    Budget("dense", 6, 3, 3, 640),
     Budget("dense tight", 6, 3, 3, 815),
     Budget("dense tight", 5, 2, 2, 815),
     Budget("dense tight", 4, 2, 1, math.inf),
@@ -115,7 +115,7 @@ def height_of(content: SheetContent) -> float:
     remarks = [18 * min(2, 1 + len(text) // 60) + 3 for text in content.warnings]
     missing = sum(remarks) + 36 * bool(content.missing) + 18 * bool(content.warnings_more)
     tested = sum(24 + 7 * (len(line.site) > 16) for line in content.performance)
-    course = 135 * bool(content.course) + sum(_lines(text) for text in content.changes)
+    course = 140 * bool(content.course) + sum(_lines(text, signs=96) + 6 for text in content.changes)
     answer = -60 if content.headline is None else _headline_height(content.headline)
     parts = drivers + max(24 * len(content.groups), missing) + tested + course + answer
     return parts + _header_height(content) + _further_height(content) + _trust_height(content)
