@@ -21,6 +21,7 @@ from theracast_features.build import build_features
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.artefact import audit_artefact, write_artefact
+from theracast_models.at_risk import no_longer_at_risk, without
 from theracast_models.caution import warnings_of
 from theracast_models.companions import Companions
 from theracast_models.examples import invented_rows, raw_columns
@@ -150,7 +151,8 @@ class ResponseModel:
         """
         table = build_features(cohort, self.section)
         self._check_features(table)
-        answer, *further = (head.answer(table, self.catalogue) for head in self.heads)
+        refused = no_longer_at_risk(cohort)
+        answer, *further = (without(head.answer(table, self.catalogue), refused) for head in self.heads)
         return Prediction(
             model=self.identity,
             subject_id=[str(one) for one in table.decisions["subject_id"]],
