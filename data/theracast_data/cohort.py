@@ -25,13 +25,17 @@ class AttritionStep:
     left: int
 
 
+NO_LONGER_AT_RISK = "no-longer-at-risk"
+"""Kind of the note on rows whose endpoint has come already."""
+
+
 @dataclass(frozen=True)
 class ReadingNote:
     """Something the reader met and how it dealt with it.
 
     `rows` are positions in the cohort. `kind` is one of `unreadable-value`, `unknown-level`, `other-spelling`,
     `converted-unit`, `absent-column`, `contradictory-one-hot`, `duplicate-subject`, `unmatched-subject`,
-    `repeated-header`, `outside-inclusion`. The message never holds a patient's value.
+    `repeated-header`, `outside-inclusion`, `no-longer-at-risk`. The message never holds a patient's value.
     """
 
     kind: str

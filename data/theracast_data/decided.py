@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from theracast_data.cells import type_calendar
-from theracast_data.cohort import AttritionStep, Cohort, ReadingNote
+from theracast_data.cohort import NO_LONGER_AT_RISK, AttritionStep, Cohort, ReadingNote
 from theracast_data.decisions.asked import AskedDecisions, ask
 from theracast_data.decisions.attributes import type_attributes, with_words_for_missing
 from theracast_data.decisions.attrition import merge_attrition
@@ -177,6 +177,9 @@ def _notes_of(found: AskedDecisions, section: DecisionSection, values: pd.DataFr
         )
         for rule, rows in found.unmet.items()
     ]
+    if found.ended:
+        message = "An event of the endpoint came before: no longer at risk at this decision."
+        notes.append(ReadingNote(NO_LONGER_AT_RISK, EVENTS_COLUMN, None, found.ended, message))
     if found.late:
         message = (
             "Asked a day or more after the last moment for which the model was made: the start of the treatment."

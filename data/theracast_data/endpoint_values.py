@@ -83,6 +83,8 @@ def read_endpoints(
             columns[endpoint.name] = reader.ordinal(endpoint)
         elif isinstance(endpoint, ContinuousEndpoint):
             columns[endpoint.name] = reader.numbers(endpoint.column)
+            if endpoint.baseline is not None:
+                columns[endpoint.name] = columns[endpoint.name] - reader.numbers(endpoint.baseline)
         elif endpoint.follow_up is not None and endpoint.horizon is not None:
             followed = reader.follow_up(endpoint.follow_up)
             days = endpoint.horizon * DAYS_PER[endpoint.follow_up.unit]
@@ -120,7 +122,7 @@ def endpoint_columns(endpoints: Iterable[Endpoint]) -> list[str]:
         if followed is not None:
             headers += [followed.time, followed.event or followed.censored or ""]
         else:
-            headers.append(getattr(endpoint, "column", None) or "")
+            headers += [getattr(endpoint, key, None) or "" for key in ("column", "baseline")]
     return list(dict.fromkeys(header for header in headers if header))
 
 
@@ -174,7 +176,9 @@ class _Reader:
 
     def ordinal(self, endpoint: OrdinalEndpoint) -> Floats:
         """Return the position of each cell among the levels, 0 = worst."""
-        return self._cells(endpoint.column, {cell: float(place) for place, cell in enumerate(endpoint.levels)}, None)
+        meanings: dict[Any, float] = dict.fromkeys(endpoint.not_evaluable, np.nan)
+        meanings |= {cell: float(place) for place, cell in enumerate(endpoint.levels)}
+        return self._cells(endpoint.column, meanings, None)
 
     def numbers(self, column: str) -> Floats:
         """Return the numbers of a column."""

@@ -106,6 +106,11 @@ class TimeToEventEndpoint(_Endpoint, FollowUp):
         description="In the unit of the times, e.g. [12, 24]: the probability of the event by then is told, and judged; the "
         "first one leads. By default a year, half a year and two years, as far as patients were followed.",
     )
+    event_label: str | None = Field(
+        None,
+        description="What happens, as the tumour board reads it, e.g. death; by default death for the name os, progression or "
+        "death for pfs, else `the event`.",
+    )
 
     @model_validator(mode="after")
     def _check_horizons(self) -> TimeToEventEndpoint:
@@ -120,6 +125,7 @@ class OrdinalEndpoint(_Endpoint):
     kind: Literal["ordinal"]
     column: str
     levels: tuple[Cell, ...] = Field(min_length=2, description="Cells from worst to best, e.g. [PD, SD, PR, CR].")
+    not_evaluable: tuple[Cell, ...] = Field((), description="Cells such as NE, which tell nothing.")
     at_least: Cell | None = Field(
         None, description="The chance of this level or a better one leads; by default that of the better half, e.g. PR."
     )
@@ -132,10 +138,13 @@ class OrdinalEndpoint(_Endpoint):
 
 
 class ContinuousEndpoint(_Endpoint):
-    """A number, e.g. a change from baseline."""
+    """A number, or the change from one at the decision to a later one."""
 
     kind: Literal["continuous"]
     column: str
+    baseline: str | None = Field(
+        None, description="Raw column of the same number at the decision: the endpoint is the change from it."
+    )
     unit: str | None = None
 
 
@@ -146,6 +155,8 @@ EventEndpoint = FirstEvent | BestResponse
 Endpoint = Annotated[TableEndpoint | EventEndpoint, Field(discriminator="kind")]
 EndpointKind = Literal["binary", "time_to_event", "ordinal", "continuous"]
 
+_EVENTS = {"os": "death", "pfs": "progression or death", "dfs": "recurrence or death"}
+"""What ends the times that every oncologist calls by these names."""
 _ENDPOINT: TypeAdapter[Endpoint] = TypeAdapter(Endpoint)
 
 
@@ -169,6 +180,12 @@ def horizon_days(endpoint: Endpoint) -> tuple[float, ...]:
     if isinstance(endpoint, TimeToEventEndpoint):
         return tuple(horizon * DAYS_PER[endpoint.unit] for horizon in endpoint.horizons)
     return endpoint.horizons_days if isinstance(endpoint, FirstEvent) else ()
+
+
+def event_label(endpoint: Endpoint) -> str:
+    """Return what happens at the end of a time to an event, in words: `death`, `progression or death`, `the event`."""
+    given = getattr(endpoint, "event_label", None)
+    return given or _EVENTS.get(endpoint.name.lower(), "the event")
 
 
 def level_names(endpoint: Endpoint) -> tuple[str, ...]:
@@ -207,7 +224,9 @@ def as_table_endpoint(endpoint: Endpoint) -> TableEndpoint:
     competing = (2,) if endpoint.competing else ()
     followed = FollowUp(time=f"{endpoint.name}.time", event=f"{endpoint.name}.event", unit="day", competing=competing)
     if endpoint.horizon_days is None:
-        return TimeToEventEndpoint(kind="time_to_event", **followed.model_dump(), **about)
+        return TimeToEventEndpoint(
+            kind="time_to_event", event_label=endpoint.event_label, **followed.model_dump(), **about
+        )
     return BinaryEndpoint(
         kind="binary", follow_up=followed, horizon=endpoint.horizon_days, positive=(endpoint.positive,), **about
     )

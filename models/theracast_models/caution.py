@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from theracast_data.cohort import Cohort
+from theracast_data.cohort import NO_LONGER_AT_RISK, Cohort
 from theracast_data.sources import ColumnSpec
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.logodds import Gaps
@@ -25,7 +25,7 @@ _NOTE_SENTENCES = {
     "duplicate-subject": "This patient id stands in more than one row.",
 }
 # Told in other words by the lists of what is missing, or as the study means it to be.
-_SILENT_NOTES = frozenset({"absent-column", "converted-unit"})
+_SILENT_NOTES = frozenset({"absent-column", "converted-unit", NO_LONGER_AT_RISK})
 
 
 def warnings_of(

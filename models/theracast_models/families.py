@@ -13,7 +13,9 @@ from theracast_data.modality import Modality
 from theracast_models.boosting import Boosting
 from theracast_models.convolution import Convolution
 from theracast_models.elasticnet import ElasticNet
+from theracast_models.gated import Gated
 from theracast_models.harmonised import Harmonised
+from theracast_models.late import Late
 from theracast_models.logodds import ReplicableModel
 from theracast_models.neural import Neural
 from theracast_models.published import Published
@@ -22,11 +24,22 @@ from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {
     family.family: family
-    for family in (ElasticNet, Boosting, Neural, Stack, Published, Convolution, Restricted, Harmonised)
+    for family in (
+        ElasticNet,
+        Boosting,
+        Neural,
+        Stack,
+        Published,
+        Convolution,
+        Late,
+        Gated,
+        Restricted,
+        Harmonised,
+    )
 }
-_OF_MODELS = frozenset({Stack.family, Restricted.family, Harmonised.family})
+_OF_MODELS = frozenset({Stack.family, Late.family, Restricted.family, Harmonised.family})
 _AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})
-LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family, Neural.family})
+LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family, Neural.family, Late.family, Gated.family})
 """Families that can be harmonised over scanners."""
 
 
@@ -35,13 +48,14 @@ class Recipe:
     """All that is chosen before a model is fitted, as plain JSON values.
 
     Attributes:
-        family: elasticnet, lightgbm, neural, cnn, stack or published.
+        family: elasticnet, lightgbm, neural, cnn, stack, late, gated or published.
         params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. neural: any of
-            `neural.PARAMETERS`. cnn: learning_rate, weight_decay, channels, epochs. stack: members (a list of recipes
-            or of their JSON), folds. published: score, inputs.
+            `neural.PARAMETERS`. cnn: learning_rate, weight_decay, channels, epochs. stack: members (a list of recipes or
+            of their JSON), folds. late: members (of one modality each, none is needed), l1_ratio, folds. gated: decay,
+            gate_decay, dropout, hidden. published: score, inputs.
         modality: the model sees only features of it; None for all.
         harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
-            elasticnet, lightgbm and neural. The members of a stack say it for themselves.
+            elasticnet, lightgbm, neural, late and gated. The members of a stack say it for themselves.
     """
 
     family: str
@@ -91,6 +105,11 @@ def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
     if recipe.family == "stack":
         members = [build_model(as_recipe(member), seed) for member in params.pop("members")]
         model: ReplicableModel = Stack(members, seed=seed, **params)
+    elif recipe.family == "late":
+        members = [build_model(as_recipe(member), seed) for member in params.pop("members", ())]
+        model = Late(members, **({"seed": seed} | params))
+    elif recipe.family == "gated":
+        model = Gated(**({"seed": seed} | params))
     elif recipe.family == "lightgbm":
         model = Boosting(**({"seed": seed} | params))
     elif recipe.family == "neural":

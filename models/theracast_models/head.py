@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from theracast_data.endpoints import DAYS_PER, ContinuousEndpoint, Endpoint, TimeToEventEndpoint, kind_of, level_names
+from theracast_data.endpoints import (
+    DAYS_PER,
+    ContinuousEndpoint,
+    Endpoint,
+    EndpointKind,
+    TimeToEventEndpoint,
+    kind_of,
+    level_names,
+)
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_models.companions import Companions
 from theracast_models.fitting import CalibratedModel
 from theracast_models.links import HazardLink, OrdinalLink
 from theracast_models.logodds import Floats
@@ -29,18 +38,26 @@ class Head:
         endpoint: what is predicted.
         calibrated: the model of the features.
         reference: what the development patients were like.
-        evaluations: performance, `{"cv": {...}, "external": {site: {...}}, "baselines": ..., "single_modality": ...}`.
+        evaluations: performance, `{"cv": {...}, "external": {site: {...}}, "baselines": ..., "single_modality": ...,
+            "patterns": {pattern of modalities: {...}}}`.
+        companions: what stands beside an answer.
     """
 
     endpoint: Endpoint
     calibrated: CalibratedModel
     reference: Reference
     evaluations: dict[str, Any] = field(default_factory=dict)
+    companions: Companions = field(default_factory=Companions)
 
     @property
     def label(self) -> str:
         """What the tumour board reads."""
         return self.endpoint.label or self.endpoint.name.replace("_", " ")
+
+    @property
+    def kind(self) -> EndpointKind:
+        """What is predicted."""
+        return kind_of(self.endpoint)
 
     @property
     def asked(self) -> tuple[Asking, ...]:
@@ -73,17 +90,28 @@ class Head:
         names = [spec.name for spec in catalogue]
         modalities = np.array([spec.modality for spec in catalogue])
         by_modality = {str(one): phi[:, modalities == one].sum(axis=1) for one in table.modalities}
+        estimates = self.calibrated.answers_of(linear, table)
+        more = self.companions.records(
+            table,
+            link=link,
+            linear=linear,
+            estimates=estimates,
+            phi=phi,
+            levels=level_names(self.endpoint),
+            validated=self.evaluations.get("patterns") or {},
+        )
         return Answer(
             endpoint=self.endpoint.name,
             label=self.label,
-            kind=kind_of(self.endpoint),
+            kind=self.kind,
             asked=self.asked,
-            estimates=self.calibrated.answers_of(linear, table),
+            estimates=estimates,
             low=low,
             high=high,
             base=base + link.offsets[0],
             contributions=pd.DataFrame(phi, columns=names),
             modalities=pd.DataFrame(by_modality, index=range(len(table))),
+            more=more,
             unit=self.endpoint.unit if isinstance(self.endpoint, ContinuousEndpoint) else None,
             competing=self._competing(linear, table),
         )

@@ -79,11 +79,12 @@ class Answer:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-ready record per decision."""
-        contributions = self.contributions.to_dict("records")
-        modalities = self.modalities.to_dict("records")
+        contributions, modalities = _records(self.contributions), _records(self.modalities)
         more = self.more or [{}] * len(self.base)
         return [
-            {
+            self._abstained(row)
+            if "abstained" in more[row]
+            else {
                 self.estimate_name: float(self.estimates[row, 0]),
                 "low": float(self.low[row, 0]),
                 "high": float(self.high[row, 0]),
@@ -95,6 +96,16 @@ class Answer:
             | more[row]
             for row in range(len(self.base))
         ]
+
+    def abstains(self, row: int) -> str | None:
+        """Return why the model gives no answer for a decision, None where it gives one."""
+        return self.more[row].get("abstained") if self.more else None
+
+    def _abstained(self, row: int) -> dict[str, Any]:
+        """Return a record without an answer: why, and what was validated."""
+        kept = {key: self.more[row][key] for key in ("abstained", "validated", "rarely_seen") if key in self.more[row]}
+        nothing: dict[str, Any] = {self.estimate_name: None, "low": None, "high": None, "base": None}
+        return nothing | {"contributions": {}, "modalities": {}} | kept
 
     def _beyond_yes_or_no(self, row: int) -> dict[str, Any]:
         if self.kind == "binary":
@@ -115,6 +126,12 @@ class Answer:
             on_scale = float(self.base[row] + self.contributions.to_numpy()[row].sum())
             found |= {"scale": CAUSE_SPECIFIC, "on_scale": on_scale}
         return found | ({} if self.unit is None else {"unit": self.unit})
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """Return one mapping a row; what pandas does is dear for one row."""
+    names = [str(name) for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in frame.to_numpy(dtype=np.float64).tolist()]
 
 
 @dataclass(frozen=True)

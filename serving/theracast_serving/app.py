@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from theracast_data.errors import TheracastError
 from theracast_models.response_model import ResponseModel
 from theracast_serving.bundle import rows_of_bundle
-from theracast_serving.course import course_of
+from theracast_serving.course import course_of, with_changes
 from theracast_serving.describe import describe_model, example_rows
+from theracast_serving.record import ScoreAnswer
 from theracast_serving.score import describe_unknown, score_frame, unknown_columns
 from theracast_serving.sheet import board_sheet
 
@@ -104,28 +105,6 @@ class ReportRequest(_Question):
     patient: Row
 
 
-class ScoredRow(BaseModel):
-    """The answer for one decision; `log(p / (1 - p)) = base + sum of contributions`."""
-
-    subject_id: str
-    probability: float
-    low: float
-    high: float
-    base: float
-    contributions: dict[str, float]
-    modalities: dict[str, float]
-    missing: list[str]
-    warnings: list[str]
-
-
-class ScoreAnswer(BaseModel):
-    """The contract of `theracast score --json`, and beside it what was wrong with the request as a whole."""
-
-    model: str
-    rows: list[ScoredRow]
-    warnings: list[str] = []
-
-
 class Fault(BaseModel):
     """What is wrong, and how to mend it. Never holds a value of a patient."""
 
@@ -149,7 +128,7 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
     app = FastAPI(
         title=f"Theracast: {model.endpoint.label or model.endpoint.name}",
         version=str(model.identity),
-        description="Calibrated probability of response with interval and exact explanation. "
+        description=f"Calibrated answers with interval and exact explanation for {_asked(model)}. "
         "`POST /v1/score` takes raw columns as they stand in the source; absent and empty ones count as not measured.",
         docs_url="/docs",
         redoc_url=None,
@@ -181,7 +160,8 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         frame = pd.DataFrame(rows)
 
         def answer() -> JSONResponse:
-            content = score_frame(model, frame, request.site).to_json()
+            prediction = score_frame(model, frame, request.site)
+            content = {"model": prediction.model, "rows": with_changes(model, frame, prediction, site=request.site)}
             unused = describe_unknown(model.inputs, unknown_columns(model, frame))
             return JSONResponse(finite(content | {"warnings": told + unused}))
 
@@ -199,6 +179,11 @@ def create_app(model: ResponseModel, *, clock: Callable[[], date] = lambda: date
         return _guarded(answer)
 
     return app
+
+
+def _asked(model: ResponseModel) -> str:
+    """Return the endpoints of the model in a row."""
+    return ", ".join(head.label for head in model.heads)
 
 
 def finite(content: Any) -> Any:

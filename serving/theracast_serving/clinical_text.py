@@ -8,6 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 _UNIT_WORDS = {"1": "", "a": "years", "mo": "months", "wk": "weeks", "d": "days", "h": "hours", "Cel": "°C"}
+_DATA_WORDS = {
+    "lab": "laboratory values",
+    "clinical": "clinical data",
+    "genomic": "genomic data",
+    "transcriptomic": "gene expression",
+    "treatment": "the treatment",
+    "patient_reported": "patient-reported data",
+    "wearable": "wearable data",
+}
 FEW = 10
 """Fewer patients with (or without) the outcome than this say nothing about calibration."""
 _SUPERSCRIPT = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -76,6 +85,11 @@ def points_text(points: float) -> str:
     if rounded == 0:
         return "±0"
     return f"{'+' if points > 0 else '−'}{rounded}"
+
+
+def data_words(modality: str) -> str:
+    """Return a kind of data in the words of a sentence; what is no kind of data stays as it is."""
+    return _DATA_WORDS.get(modality, modality)
 
 
 def outcome_verb(label: str) -> str:

@@ -5,37 +5,72 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from theracast_data.endpoints import ContinuousEndpoint, kind_of
 from theracast_data.sources import ColumnSpec, OneHotSpec, TableSource
 from theracast_features.specs import FeatureSpec
 from theracast_models.artefact import VERSION
+from theracast_models.head import Head
+from theracast_models.outcomes import SCALES, Kind
 from theracast_models.response_model import ResponseModel
-from theracast_serving.clinical_text import of_hundred
+from theracast_serving.clinical_text import number_text, of_hundred, unit_text
 
 
 @dataclass(frozen=True)
 class Development:
-    """The cohort from which the model was learned."""
+    """The cohort from which the model of one endpoint was learned.
+
+    Attributes:
+        n, events: decisions, and those with the outcome.
+        rate: share with the outcome, by the leading horizon of a time to an event; the mean of a number.
+        what: `patients` or `decisions`.
+        kind: of the endpoint.
+        unit: of a number.
+        within: name of the leading horizon.
+    """
 
     n: int
     events: int
     rate: float
     what: str = "patients"
+    kind: Kind = "binary"
+    unit: str = ""
+    within: str = ""
 
     @property
     def text(self) -> str:
-        """The response rate as a sentence's part, with the counts behind it."""
+        """The response rate, or the mean, as a sentence's part, with the counts behind it."""
+        if self.kind == "continuous":
+            mean = f"{number_text(self.rate)} {self.unit}".strip()
+            return f"{mean} on average in the development cohort ({self.n} {self.what})"
+        if self.kind == "time_to_event":
+            counts = f"{self.events} events among {self.n} {self.what}"
+            return f"{of_hundred(self.rate)} of 100 in the development cohort within {self.within} ({counts})"
         return f"{of_hundred(self.rate)} of 100 in the development cohort ({self.events} of {self.n} {self.what})"
 
 
 def development(model: ResponseModel) -> Development | None:
     """Return size and response rate of the development cohort, None where the model does not store them."""
-    reference = model.reference
-    if not reference.n:
-        return None
     decisions = model.inputs.decisions
     several = decisions is not None and (decisions.landmarks is not None or decisions.trigger.occurrence == "each")
-    what = "decisions" if several else "patients"
-    return Development(reference.n, reference.events, reference.prevalence, what)
+    return head_development(model.head, what="decisions" if several else "patients")
+
+
+def head_development(head: Head, *, what: str = "patients") -> Development | None:
+    """Return size and response rate of the development cohort of one endpoint, None where they are not stored."""
+    reference = head.reference
+    if not reference.n:
+        return None
+    unit = head.endpoint.unit if isinstance(head.endpoint, ContinuousEndpoint) else None
+    kind = kind_of(head.endpoint)
+    return Development(
+        reference.n,
+        reference.events,
+        reference.prevalence,
+        what,
+        kind=kind,
+        unit=unit_text(unit),
+        within=head.asked[0].name if kind == "time_to_event" else "",
+    )
 
 
 def feature_range(model: ResponseModel, name: str) -> tuple[float, float, float] | None:
@@ -71,6 +106,27 @@ def describe_model(model: ResponseModel) -> dict[str, Any]:
             "sites": list(reference.sites),
         },
         "evaluations": model.evaluations,
+        "endpoints": [describe_head(head) for head in model.heads],
+    }
+
+
+def describe_head(head: Head) -> dict[str, Any]:
+    """Return what one endpoint is, what is told of it, whom it was learned from and how well it does."""
+    base, kind = head_development(head), kind_of(head.endpoint)
+    learned: dict[str, Any] = {"n": head.reference.n, "sites": list(head.reference.sites)}
+    if base is not None:
+        counts = {"mean": base.rate} if kind == "continuous" else {"events": base.events, "prevalence": base.rate}
+        learned |= counts
+    return {
+        "name": head.endpoint.name,
+        "label": head.label,
+        "kind": kind,
+        "scale": SCALES[kind],
+        "unit": getattr(head.endpoint, "unit", None) if kind == "continuous" else None,
+        "answers": [asking.to_json() for asking in head.asked],
+        "endpoint": head.endpoint.model_dump(mode="json"),
+        "development": learned,
+        "evaluations": head.evaluations,
     }
 
 

@@ -8,30 +8,23 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
 
-from theracast_features.specs import FeatureSpec
-from theracast_models.logodds import expit, logit
-from theracast_models.prediction import Prediction
+from theracast_models.prediction import Answer, Prediction
 from theracast_models.response_model import ResponseModel
 from theracast_serving import sheet_svg as svg
-from theracast_serving.clinical_text import (
-    hundredth,
-    number_text,
-    of_hundred,
-    outcome_verb,
-    percent_text,
-    points_text,
-    range_of_hundred,
-    unit_text,
-)
+from theracast_serving.answer_text import Told
+from theracast_serving.clinical_text import number_text, unit_text
 from theracast_serving.course import Course
-from theracast_serving.describe import Development, development, feature_range, level_share
+from theracast_serving.describe import Development, development
 from theracast_serving.performance import performance_rows
-from theracast_serving.sheet_page import Driver, Group, Panel, SheetContent, fitted
+from theracast_serving.sheet_drivers import drivers_of, groups_of
+from theracast_serving.sheet_further import further_lines
+from theracast_serving.sheet_headline import headline
+from theracast_serving.sheet_page import BUDGETS, SheetContent, within
+from theracast_serving.sheet_panels import refusal, trust_lines
+from theracast_serving.sheet_rows import Panel
 
 DRIVERS = 8
 DRIVERS_BESIDE_A_COURSE = 6
@@ -57,66 +50,79 @@ def board_sheet(
     """
     if not 0 <= row < len(prediction):
         raise IndexError(f"row {row} is not among the {len(prediction)} answers")
-    content = fitted(sheet_content(model, prediction, row, as_of=as_of, course=course))
-    return _template().render(sheet=content, colour_for=svg.FOR, colour_against=svg.AGAINST)
+    for budget in BUDGETS:
+        content = sheet_content(model, prediction, row, as_of=as_of, course=course, drivers=budget.drivers)
+        laid_out = within(content, budget)
+        if laid_out is not None:
+            break
+    assert laid_out is not None  # the last budget holds all
+    return _template().render(sheet=laid_out, colour_for=svg.FOR, colour_against=svg.AGAINST)
 
 
 def sheet_content(
-    model: ResponseModel, prediction: Prediction, row: int, *, as_of: date, course: Course | None = None
+    model: ResponseModel,
+    prediction: Prediction,
+    row: int,
+    *,
+    as_of: date,
+    course: Course | None = None,
+    drivers: int = DRIVERS,
 ) -> SheetContent:
     """Return what the sheet of one patient says, before it is laid out."""
-    probability, low, high = (float(part[row]) for part in (prediction.probability, prediction.low, prediction.high))
     decision = prediction.features.decisions.iloc[row]
     site = _known(decision.get("site"))
-    label = model.endpoint.label or model.endpoint.name.replace("_", " ")
+    told = Told(model.head, prediction.answer, row)
+    own = _record(prediction.answer, row)
+    refused = refusal(own)
     base = development(model)
-    average = None if base is None else base.rate
     missing = _missing_labels(prediction, row)
     unsaid = [label for label in missing if not any(label in text for text in prediction.warnings[row])]
     shown_missing = _fitting(unsaid)
-    drivers, rest = _drivers(model, prediction, row, most=DRIVERS if course is None else DRIVERS_BESIDE_A_COURSE)
-    groups = _groups(prediction, row)
-    title, question = label[:1].upper() + label[1:], str(model.card.get("question") or "")
-    rows, note = performance_rows(model.evaluations, site, developed_at=model.reference.sites)
+    label = told.head.label
+    rows, note = performance_rows(
+        model.evaluations, site, developed_at=model.reference.sites, kind=told.answer.kind, unit=told.unit
+    )
     index_time = decision.get("index_time")
+    shown, rest = drivers_of(
+        model, prediction, told, most=drivers if course is None else min(drivers, DRIVERS_BESIDE_A_COURSE)
+    )
+    answers = refused is None
     return SheetContent(
-        title=title,
-        question=question,
+        title=label[:1].upper() + label[1:],
+        question=str(model.card.get("question") or ""),
         patient=prediction.subject_id[row],
         treatment=_treatment(model, _known(decision.get("treatment"))),
         site=site,
         index_day=None if pd.isna(index_time) else pd.Timestamp(index_time).date().isoformat(),
         as_of=as_of.isoformat(),
-        verb=outcome_verb(label),
-        count=of_hundred(probability),
-        range=range_of_hundred(low, high),
-        percent=percent_text(probability),
-        average=None if average is None else of_hundred(average),
-        average_text=None if base is None else base.text,
-        icons=svg.icon_array(hundredth(probability), label=f"{of_hundred(probability)} of 100 dots are filled"),
-        scale=svg.probability_scale(
-            probability,
-            low,
-            high,
-            average,
-            label=f"{of_hundred(probability)} of 100, 95 % interval {range_of_hundred(low, high)}",
-        ),
-        start=of_hundred(float(expit(prediction.base[row]))),
-        drivers=drivers,
-        rest=rest,
-        groups=groups,
+        headline=headline(told, base) if answers else None,
+        refused=refused,
+        start=told.start(),
+        end=told.said(),
+        headings=told.headings(),
+        drivers=shown if answers else [],
+        rest=rest if answers else None,
+        groups=groups_of(told) if answers else [],
         missing=shown_missing,
         missing_more=len(unsaid) - len(shown_missing),
         measured_count=_input_count(prediction) - len(missing),
         input_count=_input_count(prediction),
         warnings=[_shorten(text) for text in prediction.warnings[row]],
         performance=rows,
+        performance_heads=_performance_heads(told),
         auc_axis=svg.auc_axis(),
         performance_note=note,
         limits=_limits(model, base),
         identity=_identity(model, prediction.model),
-        course=[] if course is None else _course_panels(course),
+        further=further_lines(model, prediction, row, site=site) if answers else [],
+        trust=trust_lines(told, own if answers else {"rarely_seen": own.get("rarely_seen")}),
+        course=[] if course is None or not answers else _course_panels(course, told),
+        changes=[] if course is None or not answers else [change.sentence for change in course.changes],
     )
+
+
+def _record(answer: Answer, row: int) -> Mapping[str, Any]:
+    return answer.more[row] if answer.more else {}
 
 
 @cache
@@ -131,119 +137,37 @@ def _template() -> Template:
     return environment.get_template("board_sheet.html.j2")
 
 
-def _drivers(
-    model: ResponseModel, prediction: Prediction, row: int, *, most: int
-) -> tuple[list[Driver], Driver | None]:
-    """Return the strongest contributions, strongest first, and the sum of all others."""
-    phi = prediction.contributions.iloc[row].to_numpy(dtype=np.float64)
-    order = np.argsort(-np.abs(phi), kind="stable")
-    shown = [int(place) for place in order[:most] if phi[place] != 0]
-    others = [place for place in range(len(phi)) if place not in shown]
-    rest = float(phi[others].sum()) if others else 0.0
-    largest = max([abs(float(phi[place])) for place in shown] + [abs(rest), 1e-9])
-    log_odds = float(logit(prediction.probability[row]))
-    drivers = [_driver(model, prediction, row, place, largest=largest, log_odds=log_odds) for place in shown]
-    if not any(phi[place] != 0 for place in others):
-        return drivers, None
-    points, direction = _effect(rest, log_odds)
-    spoken = sum(1 for place in others if phi[place] != 0)
-    return drivers, Driver(
-        label=f"{spoken} further {'entry' if spoken == 1 else 'entries'} together",
-        group="",
-        value="",
-        unit="",
-        measured=True,
-        strip=Markup(),
-        bar=svg.diverging_bar(rest, largest, label=f"{points} points"),
-        points=points,
-        direction=direction,
-    )
+def _performance_heads(told: Told) -> tuple[str, str, str]:
+    """Return the headings of the table of tested sites."""
+    if told.is_number:
+        return "Patients", "Rank correlation", "Average: predicted → observed"
+    asked = told.answer.asked[0].name
+    if told.answer.kind == "time_to_event":
+        return "Patients (events)", "Earlier or later: C", f"Of 100 by {asked}: predicted → observed"
+    if told.answer.kind == "ordinal":
+        return "Patients (reached)", "Better or worse: C", "Of 100: predicted → observed"
+    return "Patients (outcome)", "Telling apart: AUC", "Of 100: predicted → observed"
 
 
-def _driver(
-    model: ResponseModel,
-    prediction: Prediction,
-    row: int,
-    place: int,
-    *,
-    largest: float,
-    log_odds: float,
-) -> Driver:
-    spec = prediction.features.catalogue[place]
-    phi = float(prediction.contributions.to_numpy(dtype=np.float64)[row, place])
-    cell = prediction.features.frame[spec.name].iloc[row]
-    measured = not pd.isna(cell)
-    points, direction = _effect(phi, log_odds)
-    return Driver(
-        label=spec.label,
-        group=_modality_label(spec.modality),
-        value=_value_text(model, spec, cell) if measured else "not measured",
-        unit=unit_text(spec.unit) if measured else "",
-        measured=measured,
-        strip=_strip(model, spec, cell if measured else None),
-        bar=svg.diverging_bar(phi, largest, label=f"{points} points"),
-        points=points,
-        direction=direction,
-    )
-
-
-def _effect(phi: float, log_odds: float) -> tuple[str, str]:
-    """Return the percentage points by which the chance would change without this entry, sign turned, and the side."""
-    points = 100 * float(expit(log_odds) - expit(log_odds - phi))
-    return points_text(points), "for" if phi > 0 else "against" if phi < 0 else "none"
-
-
-def _value_text(model: ResponseModel, spec: FeatureSpec, cell: Any) -> str:
-    if spec.kind == "categorical":
-        return str(cell)
-    value = float(cell)
-    if spec.kind == "boolean" or spec.role == "indicator":
-        return "yes" if value else "no"
-    return _cap_sign(model, spec, value) + number_text(value)
-
-
-def _cap_sign(model: ResponseModel, spec: FeatureSpec, value: float) -> str:
-    """Return `≥` where the value stands at the study's cap, so that the measured one may lie beyond it."""
-    meaning = model.inputs.meanings.get(spec.columns[0]) if spec.role == "value" and spec.columns else None
-    lower, upper = getattr(meaning, "cap_range", (None, None))
-    if upper is not None and value >= upper:
-        return "≥ "
-    return "≤ " if lower is not None and value <= lower else ""
-
-
-def _strip(model: ResponseModel, spec: FeatureSpec, cell: Any) -> Markup:
-    """Return where the patient stands in the development cohort."""
-    if spec.kind == "numeric" and spec.role != "indicator":
-        quantiles = feature_range(model, spec.name)
-        if quantiles is None:
-            return Markup()
-        low, _, high = quantiles
-        texts = (number_text(low), number_text(high))
-        value = None if cell is None else float(cell)
-        return svg.range_strip(value, quantiles, texts, label=f"development cohort: {texts[0]} to {texts[1]}")
-    share = None if cell is None else level_share(model, spec, cell)
-    if share is None:
-        return Markup()
-    text = f"{hundredth(share)} %"
-    return svg.share_strip(share, f"in {text}", label=f"the same in {text} of the development cohort")
-
-
-def _course_panels(course: Course) -> list[Panel]:
+def _course_panels(course: Course, told: Told) -> list[Panel]:
     """Return the picture of the answers so far, then one for each measurement, all over the same days."""
     moments = [answer.day for answer in course.answers] + [day for one in course.series for day, _ in one.points]
     days = (min(moments), max(moments))
     chances = [(answer.day, answer.probability) for answer in course.answers]
+    texts = [told.said_short(chance) for _, chance in chances]
+    intervals = [(answer.low, answer.high) for answer in course.answers]
+    reach = [end for interval in intervals for end in interval]
     panels = [
         Panel(
-            "Chance at each decision",
+            f"Number at each decision, {told.unit}".removesuffix(", ") if told.is_number else "Chance at each decision",
             svg.course_panel(
                 chances,
-                label="; ".join(f"day {day:.0f}: {percent_text(chance)}" for day, chance in chances),
+                label="; ".join(f"day {day:.0f}: {text}" for (day, _), text in zip(chances, texts, strict=True)),
                 days=days,
-                texts=[percent_text(chance) for _, chance in chances],
-                intervals=[(answer.low, answer.high) for answer in course.answers],
-                ends=(0.0, 1.0),
-                end_texts=("0 %", "100 %"),
+                texts=texts,
+                intervals=intervals,
+                ends=(min(reach), max(reach)) if told.is_number else (0.0, 1.0),
+                end_texts=None if told.is_number else ("0 %", "100 %"),
             ),
         )
     ]
@@ -251,29 +175,11 @@ def _course_panels(course: Course) -> list[Panel]:
         texts = [number_text(value) for _, value in one.points]
         unit = unit_text(one.unit)
         heading = one.label + (f", {unit}" if unit else "")
-        told = "; ".join(f"day {day:.0f}: {text}" for (day, _), text in zip(one.points, texts, strict=True))
+        spoken = "; ".join(f"day {day:.0f}: {text}" for (day, _), text in zip(one.points, texts, strict=True))
         panels.append(
-            Panel(heading, svg.course_panel(one.points, label=f"{one.label}: {told}", days=days, texts=texts))
+            Panel(heading, svg.course_panel(one.points, label=f"{one.label}: {spoken}", days=days, texts=texts))
         )
     return panels
-
-
-def _groups(prediction: Prediction, row: int) -> list[Group]:
-    phi = prediction.modalities.iloc[row]
-    largest = max([abs(float(value)) for value in phi] + [1e-9])
-    log_odds = float(logit(prediction.probability[row]))
-    groups = []
-    for name, value in phi.items():
-        points, direction = _effect(float(value), log_odds)
-        groups.append(
-            Group(
-                label=_modality_label(str(name)),
-                bar=svg.diverging_bar(float(value), largest, label=f"{points} points", width=96),
-                points=points,
-                direction=direction,
-            )
-        )
-    return groups
 
 
 def _missing_labels(prediction: Prediction, row: int) -> list[str]:
@@ -320,10 +226,6 @@ def _identity(model: ResponseModel, answered: str) -> list[tuple[str, str]]:
         ("Data", str(card.get("data_fingerprint") or "")[:16]),
     ]
     return [(name, text) for name, text in pairs if text]
-
-
-def _modality_label(modality: str) -> str:
-    return {"patient_reported": "Patient-reported", "lab": "Laboratory"}.get(modality, modality.capitalize())
 
 
 def _treatment(model: ResponseModel, cell: str | None) -> str | None:

@@ -21,7 +21,7 @@ def icon_array(filled: int, *, label: str, size: int = 150) -> Markup:
         x, y = (place % 10 + 0.5) * step, (place // 10 + 0.5) * step
         paint = f'fill="{FOR}"' if place < filled else f'fill="#fff" stroke="{RULE}" stroke-width="1.4"'
         dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" {paint}/>')
-    return _picture(size, size, label, dots, kind="icons")
+    return picture(size, size, label, dots, kind="icons")
 
 
 def probability_scale(
@@ -50,7 +50,7 @@ def probability_scale(
         )
     at = x(probability)
     parts.append(f'<path d="M{at:.1f} {y - 9}l8 9l-8 9l-8 -9z" fill="{FOR}" stroke="#fff" stroke-width="1.5"/>')
-    return _picture(width, 46, label, parts, kind="scale")
+    return picture(width, 46, label, parts, kind="scale")
 
 
 def diverging_bar(value: float, largest: float, *, label: str, width: int = 150) -> Markup:
@@ -66,7 +66,7 @@ def diverging_bar(value: float, largest: float, *, label: str, width: int = 150)
             stripes = "".join(f"M{at} 13l3 -10" for at in marks if at + 3 < middle)
             if stripes:
                 parts.append(f'<path d="{stripes}" stroke="#fff" stroke-width="1" fill="none"/>')
-    return _picture(width, 16, label, parts, kind="bar")
+    return picture(width, 16, label, parts, kind="bar")
 
 
 def range_strip(
@@ -93,7 +93,7 @@ def range_strip(
             parts.append(f'<path d="M{left + span + pad} 8l-7 -4.5v9z" fill="{INK}"/>')
         else:
             parts.append(f'<path d="M{x(value):.1f} 3l5 5l-5 5l-5 -5z" fill="{INK}" stroke="#fff" stroke-width="1"/>')
-    return _picture(width, 16, label, parts, kind="strip")
+    return picture(width, 16, label, parts, kind="strip")
 
 
 def share_strip(share: float, text: str, *, label: str, width: int = 190) -> Markup:
@@ -104,7 +104,7 @@ def share_strip(share: float, text: str, *, label: str, width: int = 190) -> Mar
         f'<rect x="{left}" y="5" width="{span * min(max(share, 0.0), 1.0):.1f}" height="6" rx="3" fill="{MUTED}"/>',
         f'<text x="{left + span + 6}" y="12" font-size="10" fill="{MUTED}">{escape(text)}</text>',
     ]
-    return _picture(width, 16, label, parts, kind="share")
+    return picture(width, 16, label, parts, kind="share")
 
 
 def interval_dot(value: float | None, low: float | None, high: float | None, *, label: str, width: int = 110) -> Markup:
@@ -123,7 +123,7 @@ def interval_dot(value: float | None, low: float | None, high: float | None, *, 
         parts.append(f'<path d="M{x(low):.1f} 8H{x(high):.1f}" stroke="{FOR}" stroke-width="3"/>')
     if value is not None:
         parts.append(f'<circle cx="{x(value):.1f}" cy="8" r="4.2" fill="{FOR}" stroke="#fff" stroke-width="1.2"/>')
-    return _picture(width, 16, label, parts, kind="interval")
+    return picture(width, 16, label, parts, kind="interval")
 
 
 def auc_axis(*, width: int = 110) -> Markup:
@@ -133,7 +133,7 @@ def auc_axis(*, width: int = 110) -> Markup:
         f'<text x="{chance:.1f}" y="11" text-anchor="middle" font-size="10.5" fill="{MUTED}">chance</text>',
         f'<text x="{width - 1}" y="11" text-anchor="end" font-size="10.5" fill="{MUTED}">perfect</text>',
     ]
-    return _picture(width, 14, "AUC from chance (0.5) to perfect (1)", parts, kind="axis")
+    return picture(width, 14, "AUC from chance (0.5) to perfect (1)", parts, kind="axis")
 
 
 def course_panel(
@@ -169,7 +169,7 @@ def course_panel(
     parts = [f'<path d="M{left} {COURSE_AXIS}H{right}" stroke="{MUTED}" stroke-width="1"/>']
     for text, y in zip(end_texts or (), (bottom, top), strict=False):
         parts.append(f'<path d="M{left} {y}H{right}" stroke="{RULE}" stroke-width="1" stroke-dasharray="2 3"/>')
-        parts.append(_text(left - 4, y + 3, text, anchor="end", size=9.5, colour=MUTED))
+        parts.append(text_at(left - 4, y + 3, text, anchor="end", size=9.5, colour=MUTED))
     for (x, _), (lower, upper) in zip(places, intervals, strict=False):
         y_low, y_high = at(days[0], lower)[1], at(days[0], upper)[1]
         parts.append(f'<path d="M{x:.1f} {y_low:.1f}V{y_high:.1f}" stroke="{BAND}" stroke-width="7"/>')
@@ -187,10 +187,10 @@ def course_panel(
         height = max(reach) + 12 if valley else min(reach) - 7
         anchor = "end" if x > right - 12 else "start" if x < left + 12 else "middle"
         edge = {"end": x + 8, "start": x - 8, "middle": x}[anchor]
-        parts.append(_text(edge, height, texts[number], anchor=anchor, size=10.5, colour=INK))
+        parts.append(text_at(edge, height, texts[number], anchor=anchor, size=10.5, colour=INK))
         day = f"{points[number][0]:.0f}".replace("-", "−")
-        parts.append(_text(edge, COURSE_AXIS + 11, f"day {day}", anchor=anchor, size=9.5, colour=MUTED))
-    return _picture(width, COURSE_AXIS + 14, label, parts, kind="course")
+        parts.append(text_at(edge, COURSE_AXIS + 11, f"day {day}", anchor=anchor, size=9.5, colour=MUTED))
+    return picture(width, COURSE_AXIS + 14, label, parts, kind="course")
 
 
 def _with_text(places: Sequence[float]) -> list[int]:
@@ -202,7 +202,8 @@ def _with_text(places: Sequence[float]) -> list[int]:
     return [*chosen, len(places) - 1]
 
 
-def _text(x: float, y: float, text: str, *, anchor: str, size: float, colour: str) -> str:
+def text_at(x: float, y: float, text: str, *, anchor: str, size: float, colour: str) -> str:
+    """Return a text at a point."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">{escape(text)}</text>'
     )
@@ -212,7 +213,8 @@ def _auc_place(auc: float, width: int) -> float:
     return 4.0 + (width - 8.0) * min(max((auc - 0.4) / 0.6, 0.0), 1.0)
 
 
-def _picture(width: float, height: float, label: str, parts: Sequence[str], *, kind: str) -> Markup:
+def picture(width: float, height: float, label: str, parts: Sequence[str], *, kind: str) -> Markup:
+    """Return a drawing that says in words what it shows."""
     body = "".join(parts)
     return Markup(
         f'<svg class="{kind}" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" '

@@ -24,6 +24,7 @@ import pandas as pd
 from theracast_data.errors import ArtifactError, TheracastError
 from theracast_models.response_model import ResponseModel
 from theracast_serving.app import create_app
+from theracast_serving.course import with_changes
 from theracast_serving.describe import example_answers, example_rows
 from theracast_serving.load import (
     RegisteredVersion,
@@ -127,49 +128,49 @@ def verify(reference: str | Path, *, tolerance: float = 1e-9) -> VerifyReport:
     seconds = time.perf_counter() - started
     stored = example_answers(model)
     paths = [
-        _stored_result(stored, expected, seconds, tolerance),
+        _stored_result(stored, _without_changes(expected), seconds, tolerance),
         _try("one by one", lambda: _one_by_one(model, rows), expected, tolerance),
         _try("cli", lambda: _by_command(fixed, rows), expected, tolerance),
-        _no_mlflow() if version is None else _try("mlflow", lambda: _by_mlflow(version, rows), expected, tolerance),
+        _no_mlflow()
+        if version is None
+        else _try("mlflow", lambda: _by_mlflow(version, rows), _without_changes(expected), tolerance),
         _try("rest", lambda: _by_rest(model, rows), expected, tolerance),
     ]
     return VerifyReport(model.identity, tolerance, tuple(paths))
 
 
 def largest_difference(found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> float:
-    """Return the largest difference between two lists of answers; infinite where anything but a number differs."""
-    if len(found) != len(expected):
-        return math.inf
-    largest = 0.0
-    for one, other in zip(found, expected, strict=True):
-        for key in ("missing", "warnings"):
-            if list(one.get(key, ())) != list(other.get(key, ())):
-                return math.inf
-        for key in ("probability", "value", "low", "high", "base", "on_scale", "competing"):
-            largest = max(largest, _apart(one.get(key), other.get(key)))
-        largest = max(largest, _further_difference(one, other))
-        for key in ("contributions", "modalities"):
-            mine, theirs = one.get(key) or {}, other.get(key) or {}
-            if set(mine) != set(theirs):
-                return math.inf
-            largest = max([largest, *(_apart(mine[name], theirs[name]) for name in mine)])
-    return largest
+    """Return the largest difference of any number between two lists of answers; infinite where anything else differs.
+
+    All that stands in a record counts: the answers of every endpoint, horizon and level, and what is said beside them.
+    """
+    return _apart(list(found), list(expected))
 
 
-def _further_difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """Return the largest difference in the other horizons or levels, and in the other endpoints."""
-    mine, theirs = (record.get("endpoints") or {} for record in (one, other))
-    told, heard = (record.get("answers") or [] for record in (one, other))
-    if set(mine) != set(theirs) or len(told) != len(heard):
-        return math.inf
-    parts = [(mine[name], theirs[name]) for name in mine] + list(zip(told, heard, strict=True))
-    return max((largest_difference([first], [second]) for first, second in parts), default=0.0)
+def _apart(one: Any, other: Any) -> float:
+    """Return how far two JSON contents lie apart; what is null in one may be absent in the other."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return max((_apart(one.get(key), other.get(key)) for key in {*one, *other}), default=0.0)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        if len(one) != len(other):
+            return math.inf
+        return max((_apart(mine, theirs) for mine, theirs in zip(one, other, strict=True)), default=0.0)
+    if _is_number(one) and _is_number(other):
+        distance = abs(float(one) - float(other))
+        return distance if math.isfinite(distance) else math.inf
+    return 0.0 if one == other and isinstance(one, bool) == isinstance(other, bool) else math.inf
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def additivity_error(answers: Sequence[Mapping[str, Any]]) -> float:
     """Return the largest `|answer on its scale - base - sum of contributions|`, over features, modalities and endpoints."""
     largest = 0.0
     for answer in answers:
+        if "abstained" in answer:
+            continue
         told = _on_its_scale(answer)
         if told is None:
             return math.inf
@@ -194,19 +195,25 @@ def _on_its_scale(answer: Mapping[str, Any]) -> float | None:
     return math.log(probability) - math.log1p(-probability)
 
 
-def _apart(one: Any, other: Any) -> float:
-    if one is None or other is None:
-        return 0.0 if one is other else math.inf
-    distance = abs(float(one) - float(other))
-    return distance if math.isfinite(distance) else math.inf
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2e}"
 
 
 def _by_python(model: ResponseModel, rows: list[dict[str, Any]]) -> list[Answer]:
-    return score_frame(model, pd.DataFrame(rows)).rows()
+    frame = pd.DataFrame(rows)
+    return with_changes(model, frame, score_frame(model, frame))
+
+
+def _without_changes(answers: Sequence[Answer]) -> list[Answer]:
+    """Return the answers as the model itself gives them: what changed is told by those who ask it twice."""
+    return [
+        {
+            key: {name: _without_changes([one])[0] for name, one in value.items()} if key == "endpoints" else value
+            for key, value in answer.items()
+            if key != "change"
+        }
+        for answer in answers
+    ]
 
 
 def _one_by_one(model: ResponseModel, rows: list[dict[str, Any]]) -> list[Answer]:
@@ -232,7 +239,11 @@ def _by_mlflow(version: RegisteredVersion, rows: list[dict[str, Any]]) -> list[A
         from mlflow import pyfunc
 
         answer = pyfunc.load_model(str(folder)).predict(pd.DataFrame(rows))
-    return [{str(key): value for key, value in record.items()} for record in answer.to_dict("records")]
+    # What stands in some rows only, such as a refusal, is NaN in the others.
+    return [
+        {str(key): value for key, value in record.items() if not (isinstance(value, float) and math.isnan(value))}
+        for record in answer.to_dict("records")
+    ]
 
 
 def _no_mlflow() -> PathResult:

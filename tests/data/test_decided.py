@@ -169,7 +169,9 @@ def test_scoring_sees_what_training_saw(tmp_path: Path, same_day: str) -> None:
     scored = cohort_from_frame(asked_rows(cohort, rows), inputs_of(**changes), endpoints=ENDPOINTS)
     same(cohort, scored)
     assert not [
-        note for note in scored.notes if note.kind in ("outside-inclusion", "asked-late", "asked-before-trigger")
+        note
+        for note in scored.notes
+        if note.kind in ("outside-inclusion", "no-longer-at-risk", "asked-late", "asked-before-trigger")
     ]
 
 
@@ -290,7 +292,7 @@ ALBUMIN = _event("2024-02-20", "LOINC//1751-7", 3.5, "g/dL")
         ([ALBUMIN, _event("2024-02-25", "LOINC//89247-1", 4), _event("2024-03-01 09:00", "RX//a")], None,
          ["outside-inclusion"], 0),
         ([ALBUMIN, _event("2024-03-01 09:00", "RX//a"), _event("2024-03-09", "MEDS_DEATH")], "2024-04-10",
-         ["outside-inclusion"], 39),
+         ["no-longer-at-risk"], 39),
     ],
 )  # fmt: skip
 def test_what_the_study_would_not_have_asked_is_said(

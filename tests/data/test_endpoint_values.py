@@ -141,6 +141,18 @@ def test_the_columns_that_endpoints_need() -> None:
     assert endpoint_columns(endpoints) == ["R", "t", "c", "e"]
 
 
+def test_a_change_is_counted_from_its_baseline() -> None:
+    change = endpoint(name="change", kind="continuous", column="later", baseline="first")
+    raw = pd.DataFrame({"later": ["5", "NA", "1.5", "7"], "first": ["2", "3", "4", ""]}, dtype=object)
+    found = derive_endpoints(raw, [change])["change"].tolist()
+    assert found[0] == 3
+    assert found[2] == -2.5
+    assert np.isnan([found[1], found[3]]).all()
+    assert endpoint_columns([change]) == ["later", "first"]
+    with pytest.raises(SchemaError, match="there is no column 'first'"):
+        derive_endpoints(raw[["later"]], [change])
+
+
 def test_a_competing_event_is_told_apart_from_censoring() -> None:
     cells = ["relapsed", "died", "alive", ".", "Died"]
     one = endpoint(kind="time_to_event", time="t", event="f", unit="day", marks=["relapsed"], competing=["died"])

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
-from theracast_data.endpoints import BinaryEndpoint
+from theracast_data.endpoints import (
+    BinaryEndpoint,
+    ContinuousEndpoint,
+    Endpoint,
+    OrdinalEndpoint,
+    TimeToEventEndpoint,
+    horizon_days,
+)
 from theracast_data.home import tracking_uri
 from theracast_data.sources import ColumnSpec, Inputs, TableSource
 from theracast_data.table import cohort_from_frame
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
+from theracast_features.specs import FeatureTable
 from theracast_models.families import Recipe
 from theracast_models.fitting import fit_calibrated
 from theracast_models.folds import patient_folds
+from theracast_models.head import Head
+from theracast_models.links import Asked
+from theracast_models.outcomes import Binary, Continuous, Ordinal, Outcome, Survival
+from theracast_models.reference import Reference
 from theracast_models.response_model import ResponseModel
 
 ALIEN = """
@@ -116,6 +130,119 @@ def fit_model(recipe: Recipe, *, evaluations: dict[str, Any], card: dict[str, An
         y=y,
         evaluations=evaluations,
     )
+
+
+HEADS: dict[str, Endpoint] = {
+    "response": BinaryEndpoint(
+        kind="binary", name="response", label="objective response (CR or PR)", column="Response"
+    ),
+    "pfs": TimeToEventEndpoint(
+        kind="time_to_event",
+        name="pfs",
+        label="Progression-free survival",
+        time="PFS",
+        event="PFS_E",
+        horizons=(6, 12),
+    ),
+    "os": TimeToEventEndpoint(
+        kind="time_to_event", name="os", label="Overall survival", time="OS", event="OS_E", horizons=(12, 6, 24)
+    ),
+    "toxicity": BinaryEndpoint(kind="binary", name="toxicity", label="Grade 3 or worse toxicity", column="Tox"),
+    "best": OrdinalEndpoint(
+        kind="ordinal", name="best", label="Best response", column="Best", levels=("PD", "SD", "PR", "CR")
+    ),
+    "change": ContinuousEndpoint(
+        kind="continuous", name="change", label="Change of the sum of diameters", column="C", unit="mm"
+    ),
+}
+"""Endpoints of every kind."""
+
+
+def outcome_of(name: str, score: NDArray[np.float64]) -> Outcome:
+    """Return what happened to n patients, the better the higher their score."""
+    rng = np.random.default_rng(len(name))
+    n, even = len(score), np.ones(len(score))
+    endpoint = HEADS[name]
+    if endpoint.kind == "time_to_event":
+        typical = {"pfs": 240, "os": 600}[name]
+        event, lost = rng.exponential(typical * np.exp(0.8 * score)), rng.uniform(200, 1500, n)
+        return Survival(np.ceil(np.minimum(event, lost)), (event <= lost).astype(float), even)
+    if endpoint.kind == "ordinal":
+        return Ordinal(np.digitize(score + rng.logistic(size=n), [-1.0, 0.5, 2.0]).astype(float), 4, even)
+    if endpoint.kind == "continuous":
+        return Continuous(-8 * score - 6 + rng.normal(0, 9, n), even)
+    return Binary(((-score if name == "toxicity" else score) + rng.logistic(size=n) > 1).astype(float), even)
+
+
+def head_of(name: str, table: FeatureTable) -> tuple[Head, NDArray[np.float64]]:
+    """Return the model of one endpoint, and its outcome as the aggregate of patients tells it."""
+    score = 1.1 * (table.frame["lab.albumin"].to_numpy(dtype=float) - 3.8) / 0.5
+    outcome = outcome_of(name, score)
+    told, asked = outcome.strata, Asked()
+    if isinstance(outcome, Survival):
+        asked = Asked(horizons=horizon_days(HEADS[name]))
+        told = ((outcome.time <= asked.horizons[0]) & (outcome.event > 0)).astype(float)
+    elif isinstance(outcome, Ordinal):
+        asked = Asked(main_level=2)
+        told = (outcome.level >= 2).astype(float)
+    elif isinstance(outcome, Continuous):
+        told = outcome.y
+    recipe = Recipe("elasticnet", {"c": 0.5, "l1_ratio": 0.5})
+    folds = patient_folds(table, outcome.strata, folds=3, seed=1)
+    fitted = fit_calibrated(recipe, table, outcome, folds=folds, replicates=10, seed=1, asked=asked)
+    judged = judgement(outcome.kind)
+    evaluations = {"cv": judged, "external": {"Tal": judged}}
+    return Head(HEADS[name], fitted, Reference.learn(table, told), evaluations), told
+
+
+def judgement(kind: str) -> dict[str, Any]:
+    """Return an evaluation as training stores it for this kind of endpoint."""
+    if kind == "continuous":
+        return {
+            "n": 60,
+            "mean_outcome": -7.1,
+            "mean_estimate": -6.2,
+            "mae": 7.4,
+            "spearman": 0.61,
+            "spearman_low": 0.42,
+            "spearman_high": 0.74,
+        }
+    c = {"n": 60, "events": 31, "c_harrell": 0.71, "c_harrell_low": 0.63, "c_harrell_high": 0.78}
+    ordinal = {"n": 60, "c_ordinal": 0.69, "c_ordinal_low": 0.6, "c_ordinal_high": 0.77}
+    more = {"time_to_event": {"survival": c}, "ordinal": {"ordinal": ordinal}}.get(kind, {})
+    return figures(60, 24, 0.7) | more
+
+
+def several(primary: str, further: Sequence[str]) -> ResponseModel:
+    """Return a model of several endpoints of the patients of `raw_table`."""
+    raw, inputs = raw_table(), study_inputs()
+    cohort = cohort_from_frame(raw, inputs).at(["Berg"])
+    section = resolve_section(FeatureSection(), cohort)
+    table = build_features(cohort, section)
+    head, told = head_of(primary, table)
+    return ResponseModel.build(
+        card={
+            "name": "several",
+            "question": "Immune checkpoint blockade, asked before the first dose",
+            "family": "elasticnet",
+            "created": "2026-11-20T10:00:00+00:00",
+            "development": ["Berg"],
+        },
+        inputs=inputs,
+        section=section,
+        endpoint=head.endpoint,
+        calibrated=head.calibrated,
+        table=table,
+        y=told,
+        evaluations=head.evaluations,
+        further=[head_of(name, table)[0] for name in further],
+    )
+
+
+@pytest.fixture(scope="session")
+def board_model() -> ResponseModel:
+    """Response first, with progression-free and overall survival, toxicity, levels and a number beside it."""
+    return several("response", ["pfs", "os", "toxicity", "best", "change"])
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,11 @@ def events() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def model(events: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> ResponseModel:
-    folder = tmp_path_factory.mktemp("weeks")
+    return weeks_model(events, tmp_path_factory.mktemp("weeks"))
+
+
+def weeks_model(events: pd.DataFrame, folder: Path) -> ResponseModel:
+    """Return a model of response that is asked again on `DAYS`."""
     typed = events.assign(text_value=None, available_time=pd.NaT)
     typed = typed.astype({"time": "datetime64[us]", "available_time": "datetime64[us]", "text_value": object})
     table = pa.Table.from_pandas(typed[EVENT_SCHEMA.names], schema=EVENT_SCHEMA, preserve_index=False)

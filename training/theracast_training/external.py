@@ -162,15 +162,30 @@ def _as_the_model_names_them(cohort: Cohort, model: ResponseModel) -> Cohort:
 
 
 def evaluation_text(figures: Mapping[str, Any]) -> str:
-    """Return the figures of one site as lines to read."""
-    lines = [f"{figures['n']} decisions, {figures['events']} with the event"]
-    names = ("auc", "auprc", "brier", "scaled_brier", "calibration_intercept", "calibration_slope", "ici")
-    for name in names:
-        value, low, high = figures.get(name), figures.get(f"{name}_low"), figures.get(f"{name}_high")
-        if value is None:
-            lines.append(f"{name:22} not estimable")
-        else:
-            interval = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
-            lines.append(f"{name:22} {value:.3f}{interval}")
+    """Return the figures of one site as lines to read: of the leading answer, and of the kind of its endpoint."""
+    events = figures.get("events")
+    lines = [f"{figures['n']} decisions" + ("" if events is None else f", {events} with the event")]
+    for part, names in _FIGURES.items():
+        own = figures if part is None else figures.get(part) or {}
+        lines += [_figure_line(name, own) for name in names if name in own]
     lines += [f"note: {note}" for note in figures.get("notes", [])]
     return "\n".join(lines)
+
+
+_FIGURES: dict[str | None, tuple[str, ...]] = {
+    None: (
+        *("auc", "auprc", "brier", "scaled_brier", "r2", "rmse", "mae", "spearman"),
+        *("calibration_intercept", "calibration_slope", "ici"),
+    ),
+    "survival": ("c_harrell", "c_uno", "ibs"),
+    "ordinal": ("c_ordinal", "rps", "kappa_quadratic"),
+}
+"""What is told of a site: of the record itself, and of its parts for times to an event and ordered levels."""
+
+
+def _figure_line(name: str, figures: Mapping[str, Any]) -> str:
+    value, low, high = figures.get(name), figures.get(f"{name}_low"), figures.get(f"{name}_high")
+    if value is None:
+        return f"{name:22} not estimable"
+    interval = f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else ""
+    return f"{name:22} {value:.3f}{interval}"

@@ -18,6 +18,7 @@ from theracast_features.specs import FeatureTable
 from theracast_models.families import LEARNS_SCALES
 from theracast_models.fitting import Recipe, build_model
 from theracast_models.outcomes import Outcome
+from theracast_training import fusion_search
 from theracast_training.journal import finished_trials, open_journal
 from theracast_training.splits import Folds
 from theracast_training.target import Target
@@ -95,8 +96,9 @@ SEARCH_SPACES: Mapping[str, Suggest] = {
     "lightgbm": suggest_lightgbm,
     "neural": suggest_neural,
     "cnn": suggest_cnn,
+    **fusion_search.SUGGEST,
 }
-MOST_TRIALS: Mapping[str, int] = {"neural": 10, "cnn": 3}
+MOST_TRIALS: Mapping[str, int] = {"neural": 10, "cnn": 3, **fusion_search.TRIALS}
 """Trials beyond which a family is not searched: a network costs seconds to minutes a fit, and more of them overfit the folds."""
 FIRST_TRY: Mapping[str, dict[str, Any]] = {
     "elasticnet": {"c": 0.1, "l1_ratio": 0.5},
@@ -111,6 +113,7 @@ FIRST_TRY: Mapping[str, dict[str, Any]] = {
     },
     "neural": {"width": 8, "sparsity": 0.05, "weight_decay": 0.1},
     "cnn": {"learning_rate": 2e-3, "weight_decay": 1e-2, "channels": 8},
+    **fusion_search.FIRST_TRIES,
 }
 
 

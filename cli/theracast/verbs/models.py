@@ -38,6 +38,7 @@ def list_models(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Print what one version is and how it performs."""
+    from theracast_serving.describe import describe_head
     from theracast_serving.load import load_model
     from theracast_training import registry
     from theracast_training.external import evaluation_text
@@ -47,13 +48,18 @@ def show(options: argparse.Namespace) -> int:
     moves = [move for move in registry.history(version.name) if version.version in (move.from_version, move.to_version)]
     if options.json:
         content = version.to_json() | {"card": model.card, "evaluations": model.evaluations}
+        content |= {"endpoints": [describe_head(head) for head in model.heads]}
         print_json(content | {"moves": [move.to_json() for move in moves]})
         return 0
     print(f"{version.uri}  {version.created}  [{', '.join(version.aliases) or 'no alias'}]  identity {model.identity}")
-    sites = {"nested cross-validation": model.evaluations.get("cv"), **model.evaluations.get("external", {})}
-    for site, figures in sites.items():
-        if figures:
-            print(f"\n{site}\n{evaluation_text(figures)}")
+    for head in model.heads:
+        if len(model.heads) > 1:
+            asked = ", ".join(asking.name for asking in head.asked)
+            print(f"\n{head.endpoint.name}: {head.label} ({asked})" if asked != head.label else f"\n{head.label}")
+        sites = {"nested cross-validation": head.evaluations.get("cv"), **head.evaluations.get("external", {})}
+        for site, figures in sites.items():
+            if figures:
+                print(f"\n{site}\n{evaluation_text(figures)}")
     for move in moves:
         print(move.to_text())
     return 0

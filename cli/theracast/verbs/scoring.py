@@ -16,7 +16,7 @@ from theracast_data.errors import SchemaError, TheracastError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from theracast_models.prediction import Prediction
+    from theracast_models.prediction import Answer, Floats, Prediction
     from theracast_models.response_model import ResponseModel
 
 
@@ -32,14 +32,26 @@ def score(options: argparse.Namespace) -> int:
         _read(options.file, options.sheet, model, index_time=options.index_time), model, options.images
     )
     prediction = score_frame(model, frame, site=options.site or options.sheet)
+    site = options.site or options.sheet
     if options.json:
-        print_json(prediction.to_json())
+        print_json(_record(model, frame, prediction, site))
+    elif options.out and options.out.suffix.lower() == ".json":
+        text = json.dumps(_record(model, frame, prediction, site), indent=1, ensure_ascii=False)
+        write_text(options.out, text + "\n", overwrite=options.overwrite)
+        tell(f"wrote {options.out}: {len(prediction)} decisions")
     elif options.out:
         _write_table(prediction, options.out, overwrite=options.overwrite)
         tell(f"wrote {options.out}: {len(prediction)} decisions")
     else:
         print(_table(prediction).to_string(index=False, max_colwidth=70))
     return 0
+
+
+def _record(model: ResponseModel, frame: pd.DataFrame, prediction: Prediction, site: str | None) -> dict[str, Any]:
+    """Return the contract of `score --json`: the records, with what changed where a patient had earlier decisions."""
+    from theracast_serving.course import with_changes
+
+    return {"model": prediction.model, "rows": with_changes(model, frame, prediction, site=site)}
 
 
 def _read(path: Path, sheet: str | None, model: ResponseModel, *, index_time: str | None = None) -> pd.DataFrame:
@@ -88,43 +100,58 @@ def _table(prediction: Prediction) -> pd.DataFrame:
     """Return one readable line per decision: chance, interval, the strongest reasons, and what to mind."""
     import pandas as pd
 
-    reasons = []
+    reasons, remarks = [], []
     for row in range(len(prediction)):
+        refused = prediction.answer.abstains(row)
         phi = prediction.contributions.iloc[row]
         top = phi.reindex(phi.abs().sort_values(ascending=False, kind="stable").index)[:4]
-        reasons.append(", ".join(f"{name} {value:+.2f}" for name, value in top.items()))
+        reasons.append("" if refused else ", ".join(f"{name} {value:+.2f}" for name, value in top.items()))
+        remarks.append(" | ".join(([refused] if refused else []) + prediction.warnings[row]))
+    leading = prediction.answer
     return pd.DataFrame(
         {
             "subject_id": prediction.subject_id,
-            prediction.answer.estimate_name: prediction.probability.round(3),
-            "low": prediction.low.round(3),
-            "high": prediction.high.round(3),
+            leading.estimate_name: _given(leading, leading.estimates, 0),
+            "low": _given(leading, leading.low, 0),
+            "high": _given(leading, leading.high, 0),
         }
         | _beside(prediction)
         | {
             "top_contributions": reasons,
             "missing": [", ".join(names) for names in prediction.missing],
-            "warnings": [" | ".join(sentences) for sentences in prediction.warnings],
+            "warnings": remarks,
         }
     )
 
 
+def _given(answer: Answer, part: Floats, place: int) -> Floats:
+    """Return one answer of all decisions, rounded; NaN where none is given."""
+    import numpy as np
+
+    refused = [answer.abstains(row) is not None for row in range(len(part))]
+    return np.where(refused, np.nan, part[:, place].round(3))
+
+
 def _beside(prediction: Prediction) -> dict[str, Any]:
-    """Return a column for each answer beside the leading one: other horizons and levels, and the other endpoints."""
+    """Return a column for each answer beside the leading one: other horizons and levels, and the other endpoints.
+
+    A leading answer of another endpoint has its interval beside it.
+    """
     columns: dict[str, Any] = {}
     for answer in prediction.answers:
         for place, asking in enumerate(answer.asked):
             if answer is not prediction.answer or place > 0:
                 name = answer.endpoint if len(answer.asked) == 1 else f"{answer.endpoint}: {asking.name}"
-                columns[name] = answer.estimates[:, place].round(3)
+                columns[name] = _given(answer, answer.estimates, place)
+            if answer is not prediction.answer and place == 0:
+                columns[f"{answer.endpoint} low"] = _given(answer, answer.low, place)
+                columns[f"{answer.endpoint} high"] = _given(answer, answer.high, place)
     return columns
 
 
 def _write_table(prediction: Prediction, path: Path, *, overwrite: bool) -> None:
     ending = path.suffix.lower()
-    if ending == ".json":
-        write_text(path, json.dumps(prediction.to_json(), indent=1, ensure_ascii=False) + "\n", overwrite=overwrite)
-    elif ending == ".csv":
+    if ending == ".csv":
         write_text(path, _table(prediction).to_csv(index=False), overwrite=overwrite)
     elif ending == ".parquet":
         _table(prediction).to_parquet(path, index=False)

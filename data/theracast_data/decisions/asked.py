@@ -40,6 +40,7 @@ class AskedDecisions:
         site: (n,) from the events, "" where they do not say it or the study does not ask them.
         cells: (n, ...) attributes as cells, and `landmark` (whole days since the trigger) where landmarks are declared.
         unmet: rule in words to the positions of the rows that do not meet it.
+        ended: positions of rows that are no longer at risk: an event of the endpoint lies between start and question.
         late: positions of rows asked a day or more after the last day for which the study asks.
         early: positions of rows whose events hold no trigger and which count as asked on day 0.
     """
@@ -49,6 +50,7 @@ class AskedDecisions:
     site: Cells
     cells: pd.DataFrame
     unmet: Mapping[str, tuple[int, ...]]
+    ended: tuple[int, ...]
     late: tuple[int, ...]
     early: tuple[int, ...]
 
@@ -104,7 +106,8 @@ def ask(
         treatment=treatment,
         site=_site(selection, section.site, judged),
         cells=cells,
-        unmet=_unmet(selection, section, judged, index=index, begun=known),
+        unmet=_unmet(selection, section, judged),
+        ended=() if section.landmarks is None else _rows(known & _ended(selection, section.landmarks, judged, index)),
         late=_rows(known & (days > final)),
         early=_rows(early),
     )
@@ -126,9 +129,7 @@ def _site(selection: Selection, site: AttributeSection | str, judged: Triggers) 
     return site_names(selection, site, judged.subject, judged.time, missing="")
 
 
-def _unmet(
-    selection: Selection, section: DecisionSection, judged: Triggers, *, index: Integers, begun: Booleans
-) -> dict[str, tuple[int, ...]]:
+def _unmet(selection: Selection, section: DecisionSection, judged: Triggers) -> dict[str, tuple[int, ...]]:
     """Return each rule of the study that can be judged now, with the rows that do not meet it."""
     found: dict[str, Booleans] = {}
     for rule in section.include:
@@ -142,8 +143,6 @@ def _unmet(
         found[f"observed for {before} before the trigger"] = ~observed_before(
             selection, section.observation, judged, before
         )
-    if section.landmarks is not None:
-        found["still at risk"] = begun & _ended(selection, section.landmarks, judged, index)
     return {rule: _rows(rows) for rule, rows in found.items() if rows.any()}
 
 

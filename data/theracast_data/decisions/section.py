@@ -323,6 +323,9 @@ class FirstEvent(_EventEndpoint):
     horizons: tuple[str, ...] = Field(
         (), description="Without `horizon`: the times by which the probability of the event is told, e.g. [365d, 180d]."
     )
+    event_label: str | None = Field(
+        None, description="What happens, as the tumour board reads it, e.g. death; by default `the event`."
+    )
 
     @field_validator("horizon")
     @classmethod
