@@ -154,7 +154,7 @@ def _interaction(spec: InteractionSpec, known: _Known) -> tuple[FeatureSpec, pd.
         )
     values, centre = column.astype(np.float64), spec.centre
     if known.scales.get(spec.column) == "log1p":
-        values, centre = np.log1p(values.clip(lower=0.0)), float(np.log1p(max(centre, 0.0)))
+        values, centre = values.clip(lower=0.0).map(np.log1p), float(np.log1p(max(centre, 0.0)))
     inside = (category == spec.level).to_numpy(dtype=bool, na_value=False)
     meaning = FeatureSpec(
         name=feature_name(spec.modality, spec.name),

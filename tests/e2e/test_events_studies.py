@@ -73,6 +73,16 @@ def test_oak_with_its_blood_variants(home: Path, repository: Path, shared_cohort
     (home / "asked.json").write_text(json.dumps([asked | {"events": []}]), encoding="utf-8")
     without = _answer(home / "asked.json")
     assert "gen.blood.tmb" in without["missing"]
+    # A sister trial's table under other headers, and nothing of its blood assay.
+    plain = {"TRT01P": "Arm", "BAGE": "Age", "blSLD": "SLD", "ECOGGR": "ECOG PS", "PtID": "ptid"}
+    table = (
+        clinical.loc[[patient]].rename_axis("PtID").reset_index().rename(columns=plain).drop(columns=["btmb", "MSAF"])
+    )
+    table.to_csv(home / "sister.csv", index=False)
+    sister = _answer(home / "sister.csv")
+    assert "gen.blood.tmb" in sister["missing"]
+    assert sister["probability"] == without["probability"]
+    assert set(sister["endpoints"]) == {"os", "pfs"}
 
 
 DIAMETERS = """

@@ -169,3 +169,18 @@ def test_no_two_columns_answer_to_one_header(name: str, repository: Path) -> Non
         for header, spec in source.columns.items():
             for one in {header_key(word) for word in (header, str(spec.name or header), *spec.aliases)}:
                 assert owner.setdefault(one, header) == header, f"{one} is {owner[one]} and {header}"
+
+
+def test_the_other_arm_is_another_difference_for_each_patient(oak: Made) -> None:
+    """A linear model without interactions would tell every patient of the same difference between the arms."""
+    _, model, frame = oak
+    under = {}
+    for arm in ("MPDL3280A", "Docetaxel"):
+        found = score_frame(model, frame.assign(TRT01P=arm))
+        under[arm] = np.log(found.probability / (1 - found.probability))
+    difference = under["MPDL3280A"] - under["Docetaxel"]
+    assert difference.std() > 0.1
+    high, low = (frame["TC3IC3"] == level for level in ("TC3 or IC3", "TC0/1/2 and IC0/1/2"))
+    assert difference[high.to_numpy()].mean() > difference[low.to_numpy()].mean() + 0.1, "PD-L1 speaks for atezolizumab"
+    mutated, wild = (frame["EGFRMUT"] == level for level in ("POSITIVE", "NEGATIVE"))
+    assert difference[mutated.to_numpy()].mean() < difference[wild.to_numpy()].mean(), "EGFR mutations speak against it"
