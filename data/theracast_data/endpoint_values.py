@@ -166,7 +166,9 @@ class _Reader:
 
     def ordinal(self, endpoint: OrdinalEndpoint) -> Floats:
         """Return the position of each cell among the levels, 0 = worst."""
-        return self._cells(endpoint.column, {cell: float(place) for place, cell in enumerate(endpoint.levels)}, None)
+        meanings: dict[Any, float] = dict.fromkeys(endpoint.not_evaluable, np.nan)
+        meanings |= {cell: float(place) for place, cell in enumerate(endpoint.levels)}
+        return self._cells(endpoint.column, meanings, None)
 
     def numbers(self, column: str) -> Floats:
         """Return the numbers of a column."""

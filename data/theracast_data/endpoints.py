@@ -99,6 +99,7 @@ class OrdinalEndpoint(_Endpoint):
     kind: Literal["ordinal"]
     column: str
     levels: tuple[Cell, ...] = Field(min_length=2, description="Cells from worst to best, e.g. [PD, SD, PR, CR].")
+    not_evaluable: tuple[Cell, ...] = Field((), description="Cells such as NE, which tell nothing.")
     at_least: Cell | None = Field(
         None, description="The chance of this level or a better one leads; by default that of the better half, e.g. PR."
     )

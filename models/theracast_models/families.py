@@ -13,18 +13,21 @@ from theracast_data.modality import Modality
 from theracast_models.boosting import Boosting
 from theracast_models.convolution import Convolution
 from theracast_models.elasticnet import ElasticNet
+from theracast_models.gated import Gated
 from theracast_models.harmonised import Harmonised
+from theracast_models.late import Late
 from theracast_models.logodds import ReplicableModel
 from theracast_models.published import Published
 from theracast_models.restricted import Restricted
 from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {
-    family.family: family for family in (ElasticNet, Boosting, Stack, Published, Convolution, Restricted, Harmonised)
+    family.family: family
+    for family in (ElasticNet, Boosting, Stack, Published, Convolution, Late, Gated, Restricted, Harmonised)
 }
-_OF_MODELS = frozenset({Stack.family, Restricted.family, Harmonised.family})
+_OF_MODELS = frozenset({Stack.family, Late.family, Restricted.family, Harmonised.family})
 _AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})
-LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family})
+LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family, Late.family, Gated.family})
 """Families that can be harmonised over scanners."""
 
 
@@ -33,13 +36,14 @@ class Recipe:
     """All that is chosen before a model is fitted, as plain JSON values.
 
     Attributes:
-        family: elasticnet, lightgbm, cnn, stack or published.
+        family: elasticnet, lightgbm, cnn, stack, late, gated or published.
         params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. cnn: learning_rate,
-            weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. published:
+            weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. late: members (of
+            one modality each, none is needed), l1_ratio, folds. gated: decay, gate_decay, dropout, hidden. published:
             score, inputs.
         modality: the model sees only features of it; None for all.
         harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
-            elasticnet and lightgbm. The members of a stack say it for themselves.
+            elasticnet, lightgbm, late and gated. The members of a stack say it for themselves.
     """
 
     family: str
@@ -89,6 +93,11 @@ def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
     if recipe.family == "stack":
         members = [build_model(as_recipe(member), seed) for member in params.pop("members")]
         model: ReplicableModel = Stack(members, seed=seed, **params)
+    elif recipe.family == "late":
+        members = [build_model(as_recipe(member), seed) for member in params.pop("members", ())]
+        model = Late(members, **({"seed": seed} | params))
+    elif recipe.family == "gated":
+        model = Gated(**({"seed": seed} | params))
     elif recipe.family == "lightgbm":
         model = Boosting(**({"seed": seed} | params))
     elif recipe.family == "cnn":

@@ -198,15 +198,13 @@ def _calibrated_on_the_rest(
 
 
 def _has_trees(recipe: Recipe) -> bool:
-    if recipe.family != "stack":
-        return recipe.family == "lightgbm"
-    return any(_has_trees(as_recipe(member)) for member in recipe.params["members"])
+    members = recipe.params.get("members", ())
+    return recipe.family == "lightgbm" or any(_has_trees(as_recipe(member)) for member in members)
 
 
 def _has_network(recipe: Recipe) -> bool:
-    if recipe.family != "stack":
-        return recipe.family == "cnn"
-    return any(_has_network(as_recipe(member)) for member in recipe.params["members"])
+    members = recipe.params.get("members", ())
+    return recipe.family == "cnn" or any(_has_network(as_recipe(member)) for member in members)
 
 
 def _resample(patients: NDArray[np.intp], outcome: Outcome, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -20,6 +20,7 @@ from theracast_data.endpoints import (
 )
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_models.companions import Companions
 from theracast_models.fitting import CalibratedModel
 from theracast_models.links import HazardLink, OrdinalLink, answers
 from theracast_models.logodds import Floats
@@ -37,13 +38,16 @@ class Head:
         endpoint: what is predicted.
         calibrated: the model of the features.
         reference: what the development patients were like.
-        evaluations: performance, `{"cv": {...}, "external": {site: {...}}, "baselines": ..., "single_modality": ...}`.
+        evaluations: performance, `{"cv": {...}, "external": {site: {...}}, "baselines": ..., "single_modality": ...,
+            "patterns": {pattern of modalities: {...}}}`.
+        companions: what stands beside an answer.
     """
 
     endpoint: Endpoint
     calibrated: CalibratedModel
     reference: Reference
     evaluations: dict[str, Any] = field(default_factory=dict)
+    companions: Companions = field(default_factory=Companions)
 
     @property
     def label(self) -> str:
@@ -86,17 +90,28 @@ class Head:
         names = [spec.name for spec in catalogue]
         modalities = np.array([spec.modality for spec in catalogue])
         by_modality = {str(one): phi[:, modalities == one].sum(axis=1) for one in table.modalities}
+        estimates = answers(link, linear)
+        more = self.companions.records(
+            table,
+            link=link,
+            linear=linear,
+            estimates=estimates,
+            phi=phi,
+            levels=level_names(self.endpoint),
+            validated=self.evaluations.get("patterns") or {},
+        )
         return Answer(
             endpoint=self.endpoint.name,
             label=self.label,
             kind=self.kind,
             asked=self.asked,
-            estimates=answers(link, linear),
+            estimates=estimates,
             low=low,
             high=high,
             base=base + link.offsets[0],
             contributions=pd.DataFrame(phi, columns=names),
             modalities=pd.DataFrame(by_modality, index=range(len(table))),
+            more=more,
             unit=self.endpoint.unit if isinstance(self.endpoint, ContinuousEndpoint) else None,
         )
 

@@ -205,6 +205,17 @@ class Survival:
         expected = risk * first
         return expected - deaths, np.maximum(expected - risk**2 * second, 0.0)
 
+    def hessian(self, score: Floats, z: Floats) -> Floats:
+        """Return (p, p) second derivatives of the loss over the coefficients of (n, p) columns."""
+        risk = self.weight * np.exp(score - score.max())
+        deaths = self.weight * self.event
+        at_risk = np.maximum(self._ordered.sum_from(risk), 1e-300)
+        expected = risk * self._ordered.sum_until(deaths / at_risk)
+        died = np.flatnonzero(deaths)
+        means = self._ordered.sums_from(risk[:, None] * z)[died] / at_risk[died, None]
+        found: Floats = z.T @ (expected[:, None] * z) - means.T @ (deaths[died, None] * means)
+        return found
+
     def cumulative_hazard(self, score: Floats, at: Floats) -> Floats:
         """Return Breslow's baseline cumulative hazard of a patient with score 0 at the times `at` (m,) in days."""
         at_risk = np.maximum(self._ordered.sum_from(self.weight * np.exp(score)), 1e-300)
@@ -243,6 +254,12 @@ class _Ordered:
     def sum_from(self, values: Floats) -> Floats:
         """Return (n,) sums of `values` over decisions whose time is not before one's own."""
         tail = np.cumsum(values[self.order][::-1])[::-1]
+        found: Floats = tail[self.first][self.back]
+        return found
+
+    def sums_from(self, values: Floats) -> Floats:
+        """Return (n, p) `sum_from` of each column."""
+        tail = np.cumsum(values[self.order][::-1], axis=0)[::-1]
         found: Floats = tail[self.first][self.back]
         return found
 
@@ -309,6 +326,18 @@ class Ordinal:
         upper, lower = self._sides(score, self._dense_thresholds(score))
         above, below = expit(upper), expit(lower)
         return self.weight * (above + below - 1), self.weight * (above * (1 - above) + below * (1 - below))
+
+    def hessian(self, score: Floats, z: Floats) -> Floats:
+        """Return (p, p) second derivatives of the loss over the coefficients of (n, p) columns, the thresholds following."""
+        upper, lower = self._sides(score, self._dense_thresholds(score))
+        above, below = expit(upper) * expit(-upper), expit(lower) * expit(-lower)
+        _, own = _threshold_slopes(upper, lower, self._place, self.weight, len(self._present))
+        mixed = np.zeros((len(self._present) + 1, z.shape[1]))
+        np.add.at(mixed, self._place, -(self.weight * above)[:, None] * z)
+        np.add.at(mixed, self._place + 1, -(self.weight * below)[:, None] * z)
+        mixed = mixed[1:-1]
+        found: Floats = z.T @ ((self.weight * (above + below))[:, None] * z) - mixed.T @ np.linalg.solve(own, mixed)
+        return found
 
     def thresholds(self, score: Floats) -> Floats:
         """Return the (levels - 1,) thresholds of least loss for (n,) scores, never falling; Newton on a convex loss.

@@ -76,7 +76,9 @@ class Answer:
         modalities = self.modalities.to_dict("records")
         more = self.more or [{}] * len(self.base)
         return [
-            {
+            self._abstained(row)
+            if "abstained" in more[row]
+            else {
                 self.estimate_name: float(self.estimates[row, 0]),
                 "low": float(self.low[row, 0]),
                 "high": float(self.high[row, 0]),
@@ -88,6 +90,16 @@ class Answer:
             | more[row]
             for row in range(len(self.base))
         ]
+
+    def abstains(self, row: int) -> str | None:
+        """Return why the model gives no answer for a decision, None where it gives one."""
+        return self.more[row].get("abstained") if self.more else None
+
+    def _abstained(self, row: int) -> dict[str, Any]:
+        """Return a record without an answer: why, and what was validated."""
+        kept = {key: self.more[row][key] for key in ("abstained", "validated", "rarely_seen") if key in self.more[row]}
+        nothing: dict[str, Any] = {self.estimate_name: None, "low": None, "high": None, "base": None}
+        return nothing | {"contributions": {}, "modalities": {}} | kept
 
     def _beyond_yes_or_no(self, row: int) -> dict[str, Any]:
         if self.kind == "binary":

@@ -22,6 +22,7 @@ from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.artefact import audit_artefact, write_artefact
 from theracast_models.caution import warnings_of
+from theracast_models.companions import Companions
 from theracast_models.examples import invented_rows, raw_columns
 from theracast_models.fitting import CalibratedModel
 from theracast_models.head import Head
@@ -47,6 +48,7 @@ class ResponseModel:
         evaluations: performance, `{"cv": {...}, "external": {site: {...}}, "baselines": ..., "single_modality": ...}`.
         examples: invented patients, `{"row": raw cells, "answer": record of Prediction.rows()}`.
         further: the other endpoints that it answers.
+        companions: what stands beside an answer to the first endpoint.
         identity: name under which it answers: its digest, or the name in a registry.
     """
 
@@ -60,12 +62,13 @@ class ResponseModel:
     evaluations: dict[str, Any] = field(default_factory=dict)
     examples: list[dict[str, Any]] = field(default_factory=list)
     further: tuple[Head, ...] = ()
+    companions: Companions = field(default_factory=Companions)
     identity: str = UNSAVED
 
     @property
     def head(self) -> Head:
         """The primary endpoint."""
-        return Head(self.endpoint, self.calibrated, self.reference, self.evaluations)
+        return Head(self.endpoint, self.calibrated, self.reference, self.evaluations, self.companions)
 
     @property
     def heads(self) -> tuple[Head, ...]:
@@ -86,6 +89,7 @@ class ResponseModel:
         weight: Floats | None = None,
         evaluations: dict[str, Any] | None = None,
         further: Sequence[Head] = (),
+        companions: Companions | None = None,
     ) -> ResponseModel:
         """Return the whole model around a fitted one: with reference, examples, and the identity it will have saved.
 
@@ -94,6 +98,7 @@ class ResponseModel:
             table, y, weight: the development decisions with what happened, 0/1 at the leading horizon or level; only an
                 aggregate of them stays.
             further: the other endpoints.
+            companions: what stands beside an answer.
         """
         model = cls(
             card=_plain(card),
@@ -105,6 +110,7 @@ class ResponseModel:
             reference=Reference.learn(table, y, weight=weight),
             evaluations=_plain(evaluations or {}),
             further=tuple(replace(head, evaluations=_plain(head.evaluations)) for head in further),
+            companions=companions or Companions(),
         )
         rows = invented_rows(model.inputs, model.catalogue, model.reference)
         answers = model.predict(pd.DataFrame(rows)).rows()
@@ -201,6 +207,7 @@ class ResponseModel:
             "reference.json": self.reference.to_json(),
             "evaluations.json": self.evaluations,
             "examples.json": self.examples,
+            "companions.json": self.companions.to_json(),
         }.items():
             text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
             (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -265,8 +272,15 @@ def _read(folder: Path, *, identity: str) -> ResponseModel:
         evaluations=evaluations,
         examples=examples,
         further=tuple(_read_head(folder / "further" / str(number)) for number in range(about.get("further", 0))),
+        companions=_companions(folder),
         identity=identity,
     )
+
+
+def _companions(folder: Path) -> Companions:
+    """Return what stands beside the answers; nothing in a folder of a format before 3."""
+    path = folder / "companions.json"
+    return Companions.from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else Companions()
 
 
 def _write_head(folder: Path, head: Head) -> None:
@@ -275,6 +289,7 @@ def _write_head(folder: Path, head: Head) -> None:
         "endpoint.json": head.endpoint.model_dump(mode="json"),
         "reference.json": head.reference.to_json(),
         "evaluations.json": head.evaluations,
+        "companions.json": head.companions.to_json(),
     }.items():
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -292,6 +307,7 @@ def _read_head(folder: Path) -> Head:
         _checked(asked, CalibratedModel.load(folder / "estimator")),
         Reference.from_json(reference),
         evaluations,
+        _companions(folder),
     )
 
 

@@ -170,6 +170,8 @@ def additivity_error(answers: Sequence[Mapping[str, Any]]) -> float:
     """Return the largest `|answer on its scale - base - sum of contributions|`, over features, modalities and endpoints."""
     largest = 0.0
     for answer in answers:
+        if "abstained" in answer:
+            continue
         told = _on_its_scale(answer)
         if told is None:
             return math.inf

@@ -28,6 +28,8 @@ RECIPES = {
     "elasticnet": ELASTICNET,
     "lightgbm": LIGHTGBM,
     "restricted": replace(ELASTICNET, modality="imaging"),
+    "late": Recipe("late", {"folds": 3}, harmonise=True),
+    "gated": Recipe("gated", harmonise=True),
     "stack": Recipe(
         "stack",
         {

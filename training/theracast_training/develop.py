@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
 from theracast_models.links import HazardLink, answers
+from theracast_models.presence import present_modalities
 from theracast_models.stack import fusion_weights
+from theracast_training.patterns import HeldOut, answers_by_pattern
 from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
 from theracast_training.splits import Folds, make_folds
 from theracast_training.study import SearchSection, ValidationSection
@@ -21,7 +23,13 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "lightgbm", "cnn", "stack")
+SIMPLICITY = ("elasticnet", "late", "lightgbm", "gated", "cnn", "stack")
+OFTEN_LACKING = 0.05
+"""Share of decisions without any value of some kind of data, from which on a fusion of kinds is the simpler model."""
+STACKED = ("elasticnet", "lightgbm")
+"""What a stack is made of, beside a network that is named."""
+FUSIONS = ("late", "gated")
+"""Families that fuse kinds of data themselves."""
 
 
 CURVE = 24
@@ -57,6 +65,7 @@ class Task:
         learn: positions that the procedure may see.
         judged: outer test positions; empty when the task develops the final model.
         families: what is tried.
+        patterns: combinations of modalities for which the judged rows are answered too; see `patterns`.
     """
 
     key: str
@@ -70,6 +79,7 @@ class Task:
     trials: int
     seed: int
     journals: Path
+    patterns: tuple[str, ...] = ()
 
     @property
     def expected_trials(self) -> int:
@@ -108,11 +118,12 @@ class TaskResult:
     folds: Folds
     judged: Rows
     judgement: Judgement | None
+    by_pattern: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def searched_families(families: Sequence[str]) -> list[str]:
-    """Return the families that need a search of their own; a stack is built from the first two, and others that are named."""
-    always = SIMPLICITY[:2] if "stack" in families else ()
+    """Return the families that need a search of their own, those of which a stack is made among them."""
+    always = STACKED if "stack" in families else ()
     return [family for family in SIMPLICITY[:-1] if family in families or family in always]
 
 
@@ -138,14 +149,17 @@ def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskRes
     choice = choose(
         {family: searches[family] for family in searches if family in task.families},
         one_standard_error=task.search.one_standard_error,
+        order=simplicity(table),
     )
-    judgement = None
+    judgement, by_pattern = None, {}
     if len(task.judged):
         fitted = fit_calibrated(
             choice.recipe, table, target.outcome(), folds=folds, replicates=0, seed=task.seed, asked=target.asked
         )
         judgement = Judgement.by(fitted, task.table.take(task.judged))
-    return TaskResult(task.key, choice, folds, task.judged, judgement)
+        if task.patterns:
+            by_pattern = answers_by_pattern(HeldOut(fitted.probability, task.judged), task.table, task.patterns)
+    return TaskResult(task.key, choice, folds, task.judged, judgement, by_pattern)
 
 
 def search_stack(
@@ -158,7 +172,7 @@ def search_stack(
     seed: int,
 ) -> FamilySearch:
     """Return the stack of the best recipes; each fold is judged with weights learned on the other folds."""
-    members = [search.recipe for search in searches.values()]
+    members = [search.recipe for family, search in searches.items() if family not in FUSIONS]
     outcome = target.outcome()
     columns = np.column_stack([out_of_fold(member, table, outcome, folds, seed=seed) for member in members])
     tested = [test for _, test in folds]
@@ -171,8 +185,14 @@ def search_stack(
     return FamilySearch(recipe, tuple(losses))
 
 
-def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool) -> Choice:
-    """Return the family with the least inner loss, or the simplest within one standard error of it.
+def simplicity(table: FeatureTable) -> tuple[str, ...]:
+    """Return the families, the simplest first: where many lack a kind of data, fusing kinds before filling columns in."""
+    lacking = float((~present_modalities(table)).any(axis=1).mean()) if len(table) else 0.0
+    return ("late", *(family for family in SIMPLICITY if family != "late")) if lacking >= OFTEN_LACKING else SIMPLICITY
+
+
+def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool, order: Sequence[str] = SIMPLICITY) -> Choice:
+    """Return the family with the least inner loss, or the simplest (by `order`) within one standard error of it.
 
     Source of the rule: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
     """
@@ -180,7 +200,7 @@ def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool) -> Ch
     limit = searches[best].loss + searches[best].standard_error
     losses = ", ".join(f"{family} {search.loss:.4f}" for family, search in searches.items())
     if one_standard_error:
-        simplest = next(family for family in SIMPLICITY if family in searches and searches[family].loss <= limit)
+        simplest = next(family for family in order if family in searches and searches[family].loss <= limit)
         if simplest != best:
             reason = f"simplest family within one standard error of {best} (limit {limit:.4f}); inner loss: {losses}"
             return Choice(simplest, reason, searches)

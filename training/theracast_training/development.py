@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theracast_data.home import home
 from theracast_data.modality import Modality
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, fit_calibrated
 from theracast_training.comparisons import Judged, Rival, baseline_rival, part_rival
-from theracast_training.develop import Judgement, Task, TaskResult, nested_tasks
+from theracast_training.develop import FUSIONS, Judgement, Task, TaskResult, nested_tasks
+from theracast_training.patterns import patterns_to_judge, pooled
 from theracast_training.prepare import Prepared, search_key
 from theracast_training.workers import run_tasks
+
+Floats = NDArray[np.float64]
 
 MODALITY_TRIALS = 10  # a penalised linear model has two parameters; more trials do not move it
 
@@ -53,6 +57,7 @@ class Developed:
         own: site (or `cv`) to the model's probabilities for its known decisions.
         rivals: baselines, single modalities, and all but one of them, likewise.
         outer: results of the outer folds.
+        by_pattern: probabilities of the development decisions by combination of modalities, out of fold.
     """
 
     final: TaskResult
@@ -60,6 +65,7 @@ class Developed:
     own: dict[str, Judged]
     rivals: list[Rival]
     outer: list[TaskResult]
+    by_pattern: dict[str, Floats] = field(default_factory=dict)
 
 
 def develop(prepared: Prepared, *, jobs: int, progress: Progress, rivals: bool = True) -> Developed:
@@ -69,7 +75,8 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress, rivals: bool =
         rivals: develop single modalities, all but one of them, and published scores for comparison too.
     """
     final = final_task(prepared)
-    outer = nested_tasks(final)
+    patterns = () if final.target.kind == "continuous" else tuple(patterns_to_judge(final.table, final.target.y))
+    outer = [replace(task, patterns=patterns) for task in nested_tasks(final)]
     parts = part_tasks(prepared, final) if rivals else []
     tasks = [final, *outer, *(task for part in parts for task in part.tasks)]
     progress.expect(sum(task.expected_trials for task in tasks))
@@ -107,7 +114,8 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress, rivals: bool =
                 nested=_out_of_fold(prepared, judged) if judged else None,
             )
         )
-    return Developed(chosen, fitted, own, held_against, nested)
+    by_pattern = pooled([one.by_pattern for one in nested if one.by_pattern])
+    return Developed(chosen, fitted, own, held_against, nested, by_pattern)
 
 
 def final_task(prepared: Prepared) -> Task:
@@ -120,13 +128,19 @@ def final_task(prepared: Prepared) -> Task:
         target=prepared.target.take(prepared.learn),
         learn=np.arange(count),
         judged=np.array([], dtype=np.intp),
-        families=study.search.families,
+        families=families_for(prepared.table, study.search.families),
         search=study.search,
         validation=study.validation,
         trials=study.search.trials,
         seed=study.search.seed,
         journals=home() / "tuning" / search_key(prepared),
     )
+
+
+def families_for(table: FeatureTable, families: Sequence[str]) -> tuple[str, ...]:
+    """Return the families without those that fuse kinds of data, where there is one kind only and others are named."""
+    others = tuple(family for family in families if family not in FUSIONS)
+    return others if others and len(table.modalities) < 2 else tuple(families)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from theracast_features.specs import FeatureTable
 from theracast_models.families import LEARNS_SCALES
 from theracast_models.fitting import Recipe, build_model
 from theracast_models.outcomes import Outcome
+from theracast_training import fusion_search
 from theracast_training.journal import finished_trials, open_journal
 from theracast_training.splits import Folds
 from theracast_training.target import Target
@@ -85,8 +86,9 @@ SEARCH_SPACES: Mapping[str, Suggest] = {
     "elasticnet": suggest_elasticnet,
     "lightgbm": suggest_lightgbm,
     "cnn": suggest_cnn,
+    **fusion_search.SUGGEST,
 }
-MOST_TRIALS: Mapping[str, int] = {"cnn": 3}
+MOST_TRIALS: Mapping[str, int] = {"cnn": 3, **fusion_search.TRIALS}
 """Trials beyond which a family is not searched: a network costs seconds to minutes a fit, and more of them overfit the folds."""
 FIRST_TRY: Mapping[str, dict[str, Any]] = {
     "elasticnet": {"c": 0.1, "l1_ratio": 0.5},
@@ -100,6 +102,7 @@ FIRST_TRY: Mapping[str, dict[str, Any]] = {
         "bagging_fraction": 0.8,
     },
     "cnn": {"learning_rate": 2e-3, "weight_decay": 1e-2, "channels": 8},
+    **fusion_search.FIRST_TRIES,
 }
 
 

@@ -23,11 +23,13 @@ from theracast_features.imaging.habitat_section import NOT_FITTED
 from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
+from theracast_models.standing import FloorSection
+from theracast_training.effects.section import TreatmentSection
 from theracast_training.sample_size import SampleSizeSection
 from theracast_training.statement import StatementSection
 from theracast_training.subgroups import FairnessSection
 
-FamilyName = Literal["elasticnet", "lightgbm", "cnn", "stack"]
+FamilyName = Literal["elasticnet", "late", "lightgbm", "gated", "cnn", "stack"]
 
 
 class SchemeSection(Section):
@@ -54,11 +56,12 @@ class SearchSection(Section):
     """What is tried."""
 
     families: tuple[FamilyName, ...] = Field(
-        ("elasticnet", "lightgbm", "stack"),
+        ("elasticnet", "late", "lightgbm", "stack"),
         min_length=1,
-        description="`cnn` learns from pictures of regions (`patch` in features.images.NAME) and joins the stack.",
+        description="`late` and `gated` fuse a model of each kind of data; `cnn` learns from pictures of regions (`patch` in "
+        "features.images.NAME) and joins the stack.",
     )
-    trials: int = Field(50, ge=1, description="Trials a family; of cnn at most 3.")
+    trials: int = Field(50, ge=1, description="Trials a family; of late and cnn at most 3, of gated 12.")
     seed: int = Field(7, ge=0)
     one_standard_error: bool = Field(
         True, description="Prefer the simplest family within one standard error of the best."
@@ -156,12 +159,18 @@ class Study(Section):
         (), description="Names of endpoints that the model answers too, e.g. [pfs, os]; each has a search of its own."
     )
     features: FeatureSection = Field(FeatureSection())
+    treatment: TreatmentSection | None = Field(
+        None, description="Treatments that are compared by `theracast effects`, and what allows the comparison."
+    )
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
     baselines: tuple[str | BaselineSection, ...] = Field(
         (), description="Published scores to compare with, e.g. [loris]."
     )
     gates: GateSection = Field(GateSection())
+    floor: FloorSection | None = Field(
+        None, description="What must have been validated for the data that a patient has, else there is no answer."
+    )
     report: ReportSection = Field(ReportSection())
     sample_size: SampleSizeSection | None = Field(
         None,
@@ -213,6 +222,9 @@ class Study(Section):
                 f"further: name endpoints of the study other than {self.endpoint.name}, each once; "
                 f"there are {', '.join(names)}"
             )
+        compared = self.treatment.endpoint if self.treatment is not None else None
+        if compared is not None and compared not in names:
+            raise ValueError(f"treatment.endpoint: no endpoint is named {compared!r}; there are {', '.join(names)}")
         if self.features.reads_events and self.events is None:
             keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
             raise ValueError(f"{keys}: the study has no `events` section that says where they lie")

@@ -15,12 +15,15 @@ from typing import Any
 from theracast_data.endpoints import kind_of
 from theracast_data.home import feature_cache
 from theracast_features.parts import remove_unused
+from theracast_models.companions import Companions
 from theracast_models.head import Head
 from theracast_models.reference import Reference
 from theracast_models.response_model import ResponseModel
 from theracast_training import tracking
+from theracast_training.beside import learn_companions
 from theracast_training.comparisons import compare_with, evaluate_by_day, evaluate_judged, evaluate_rival
 from theracast_training.development import Developed, Progress, Silent, develop
+from theracast_training.patterns import pattern_records
 from theracast_training.prepare import Prepared, prepare, prepare_endpoint
 from theracast_training.promotion import store_predictions
 from theracast_training.registry import CHALLENGER, set_alias
@@ -185,6 +188,7 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
         weight=prepared.target.take(prepared.learn).weight(),
         evaluations=evaluations,
         further=[_head(*part, size=sizes[part[0].endpoint.name]) for part in further],
+        companions=_companions(prepared, developed, first=True),
     )
     follow.step("writing to MLflow")
     return _record([(prepared, developed), *further], model, now=now, started=started)
@@ -199,7 +203,13 @@ def _head(prepared: Prepared, developed: Developed, *, size: dict[str, Any]) -> 
         calibrated=developed.fitted,
         reference=Reference.learn(prepared.table.take(prepared.learn), target.told, weight=target.weight()),
         evaluations=evaluate(prepared, developed) | questioned,
+        companions=_companions(prepared, developed, first=False),
     )
+
+
+def _companions(prepared: Prepared, developed: Developed, *, first: bool) -> Companions:
+    nested = developed.own.get("cv")
+    return learn_companions(prepared, developed.fitted, developed.final, nested, first=first)
 
 
 def evaluate(prepared: Prepared, developed: Developed) -> dict[str, Any]:
@@ -215,8 +225,25 @@ def evaluate(prepared: Prepared, developed: Developed) -> dict[str, Any]:
         "single_modality": by_kind["modality"],
         "without_modality": by_kind["without"],
         "by_day": evaluate_by_day(developed.own, prepared),
+        "patterns": evaluate_patterns(developed, prepared),
         "comparisons": compare_with(developed.rivals, developed.own, prepared),
     }
+
+
+def evaluate_patterns(developed: Developed, prepared: Prepared) -> dict[str, Any]:
+    """Return the performance for each combination of modalities, out of fold; nothing without nested validation."""
+    if not developed.by_pattern:
+        return {}
+    target = prepared.target.take(prepared.learn)
+    return pattern_records(
+        developed.by_pattern,
+        prepared.table.take(prepared.learn),
+        target.y,
+        weight=target.weight(),
+        group=prepared.patients(prepared.learn),
+        bootstrap=min(prepared.study.report.bootstrap, 500),
+        seed=prepared.study.search.seed,
+    )
 
 
 def model_card_facts(prepared: Prepared, developed: Developed, *, now: datetime) -> dict[str, Any]:
