@@ -16,6 +16,8 @@ SECTIONS = (
     "Data",
     "Performance",
     "Calibration",
+    "Further endpoints",
+    "How far the figures hold",
     "Limits",
     "Explanation",
     "Ethical notes",

@@ -273,3 +273,45 @@ def test_a_policy_that_cannot_be_used_says_why(tmp_path: Path, text: str, says: 
 def test_a_missing_policy_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="there is no such file"):
         read_policy(tmp_path / "gates.yaml")
+
+
+def numbers(*, r2: float = 0.4, half: float = 0.1) -> dict[str, Any]:
+    figures = {"r2": (r2, half), "calibration_slope": (1.0, 0.2), "calibration_intercept": (40.0, 5.0)}
+    found: dict[str, Any] = {"n": 400}
+    for name, (value, width) in figures.items():
+        found |= {name: value, f"{name}_low": value - width, f"{name}_high": value + width}
+    return found
+
+
+def test_a_number_has_no_auc_and_says_what_to_ask_instead() -> None:
+    report = evaluate_gates(POLICY, evidence=evidence(evaluations={"external": {"MSK1": numbers()}}), champion=None)
+    passed, found, reason = outcome(report, "auc_lower")
+    assert (passed, found) == (False, "not estimable")
+    assert "r2_lower" in reason
+    assert outcome(report, "minimum_events")[0]
+    assert "calibration_intercept" not in {row.gate for row in report.rows}
+    asked = merge_policy(POLICY, GateSection(r2_lower=0.25))
+    assert evaluate_gates(asked, evidence=evidence(evaluations={"cv": numbers()}), champion=None).passed
+    weak = evaluate_gates(asked, evidence=evidence(evaluations={"cv": numbers(r2=0.3)}), champion=None)
+    assert not outcome(weak, "r2_lower")[0]
+
+
+def test_a_number_is_compared_with_the_champion_by_its_r2() -> None:
+    rng = np.random.default_rng(5)
+    truth = rng.normal(50, 10, 600)
+    y = truth + rng.normal(0, 8, 600)
+    own = evidence(evaluations={"external": {"MSK1": numbers()}}, y=y, p=truth)
+    worse = evaluate_gates(POLICY, evidence=own, champion=replace(own, model="models:/icb/1", p=truth))
+    assert outcome(worse, "beats")[0]
+    report = evaluate_gates(
+        POLICY, evidence=replace(own, p=truth + rng.normal(0, 8, 600)), champion=replace(own, model="models:/icb/1")
+    )
+    assert not outcome(report, "beats")[0]
+    assert "loses less than 0.02 R2" in {row.required for row in report.rows}
+
+
+def test_a_time_to_an_event_is_judged_by_its_leading_horizon() -> None:
+    timed = site() | {"survival": {"n": 600, "events": 400, "c_harrell": 0.7}}
+    report = evaluate_gates(POLICY, evidence=evidence(evaluations={"external": {"MSK1": timed}}), champion=None)
+    assert report.passed
+    assert outcome(report, "auc_lower")[1].startswith("0.750")

@@ -7,9 +7,12 @@ from typing import Any
 
 from theracast_training.content import ReportContent
 from theracast_training.limits import derived_limits
+from theracast_training.panels import SCALES
+from theracast_training.performance_tables import calibration_table, performance_tables
 from theracast_training.report import page_environment
+from theracast_training.report_view import further_words
+from theracast_training.statistics_tables import statistics_blocks
 from theracast_training.summary import summary_sentences
-from theracast_training.wording import calibration_verdict, site_label
 
 SHOWN_FEATURES = 10
 
@@ -26,10 +29,19 @@ def model_card(content: ReportContent) -> str:
         c=content,
         summary=summary_sentences(content),
         limits=derived_limits(content),
-        sites=[
-            {"label": site_label(site), "record": record, "verdict": calibration_verdict(record)}
-            for site, record in content.performance.items()
+        tables=performance_tables(content.primary),
+        calibration=calibration_table(content.primary),
+        further=[
+            {
+                "label": one.terms.label,
+                "words": further_words(one),
+                "tables": performance_tables(one),
+                "calibration": calibration_table(one),
+            }
+            for one in content.further
         ],
+        blocks=statistics_blocks(content.statistics),
+        scale=SCALES[content.asked.kind],
         important=_important(content),
         modalities=list(dict.fromkeys(str(spec["modality"]).replace("_", " ") for spec in content.features)),
     )

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from theracast_training.content import ReportContent
 
 OPEN = "not answered"
+JUDGE = "to be judged"
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,13 @@ class Item:
 
     @property
     def answered(self) -> bool:
-        """Whether the run says anything."""
-        return not self.answer.startswith(OPEN)
+        """Whether the run answers; what it leaves people to judge is no answer."""
+        return not self.answer.startswith((OPEN, JUDGE))
+
+    @property
+    def left(self) -> bool:
+        """Whether the run says something that people have to judge."""
+        return self.answer.startswith(JUDGE)
 
 
 def from_statement(content: ReportContent, key: str) -> tuple[str, str]:

@@ -254,7 +254,7 @@ def importance(features: Sequence[Mapping[str, Any]], ax: Axes, *, xlabel: str) 
     return grid(ax, axis="x")
 
 
-def tuning(searches: Mapping[str, Mapping[str, Any]], ax: Axes, *, chosen: str) -> Axes:
+def tuning(searches: Mapping[str, Mapping[str, Any]], ax: Axes, *, chosen: str, loss: str = "Log loss") -> Axes:
     """Draw the loss of every finished trial (dots) and the best so far (line) for each family."""
     colours = site_colours(list(searches))
     best: list[float] = []
@@ -272,7 +272,7 @@ def tuning(searches: Mapping[str, Mapping[str, Any]], ax: Axes, *, chosen: str) 
         ax.step(numbers, np.minimum.accumulate(losses), where="post", color=colours[family], label=label)
         best.append(float(losses.min()))
         highest.append(float(np.quantile(losses, 0.85)))
-    ax.set(xlabel="Trial", ylabel="Log loss, inner folds")
+    ax.set(xlabel="Trial", ylabel=f"{loss}, inner folds")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if best:
         span = max(max(highest) - min(best), 1e-4)

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from theracast_data.errors import StudyError
 from theracast_data.section import Section, describe_faults
+from theracast_training.continuous_evaluation import compare_continuous
 from theracast_training.evaluation import compare_paired
 from theracast_training.study import GateSection
 
@@ -29,6 +30,9 @@ class GatePolicy(Section):
 
     auc_lower: float = Field(
         0.60, ge=0, le=1, description="Least lower 95 % bound of the AUC over the external sites (else of nested CV)."
+    )
+    r2_lower: float | None = Field(
+        None, le=1, description="Least lower 95 % bound of R2, where the endpoint is a number and has no AUC."
     )
     calibration_slope: Range = Field((0.7, 1.4), description="Allowed calibration slope over the external sites.")
     calibration_intercept: Range = Field(
@@ -171,9 +175,9 @@ def evaluate_gates(policy: GatePolicy, *, evidence: Evidence, champion: Evidence
     basis = _basis(evidence.evaluations)
     rows = [
         *_size_gates(policy, basis),
-        _auc_gate(policy, basis),
+        _r2_gate(policy, basis) if basis.of_numbers and policy.r2_lower is not None else _auc_gate(policy, basis),
         _range_gate("calibration_slope", policy.calibration_slope, basis),
-        _range_gate("calibration_intercept", policy.calibration_intercept, basis),
+        *(() if basis.of_numbers else (_range_gate("calibration_intercept", policy.calibration_intercept, basis),)),
         *(_beats_gate(policy, evidence, champion) if policy.beats == "champion" else ()),
         *(_audit_gate(evidence) if policy.audit else ()),
         *(_verify_gate(evidence) if policy.verify else ()),
@@ -187,6 +191,11 @@ class _Basis:
 
     words: str
     parts: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def of_numbers(self) -> bool:
+        """Whether the endpoint is a number. Times to an event are judged by their leading horizon, as a yes or no is."""
+        return any("r2" in part for part in self.parts.values())
 
 
 def _basis(evaluations: Mapping[str, Any]) -> _Basis:
@@ -241,6 +250,15 @@ def _size_gates(policy: GatePolicy, basis: _Basis) -> Iterator[GateRow]:
         enough,
         basis.words if enough else f"too few decisions ({basis.words}); evaluate on more patients.",
     )
+    if basis.of_numbers:
+        yield GateRow(
+            "minimum_events",
+            f">= {policy.minimum_events}",
+            "no events",
+            True,
+            "the endpoint is a number: minimum_n counts.",
+        )
+        return
     enough = rarer >= policy.minimum_events
     yield GateRow(
         "minimum_events",
@@ -253,6 +271,14 @@ def _size_gates(policy: GatePolicy, basis: _Basis) -> Iterator[GateRow]:
 
 def _auc_gate(policy: GatePolicy, basis: _Basis) -> GateRow:
     required = f"lower bound >= {policy.auc_lower:g}"
+    if basis.of_numbers:
+        return GateRow(
+            "auc_lower",
+            required,
+            "not estimable",
+            False,
+            "the endpoint is a number and has no AUC: ask for r2_lower instead.",
+        )
     found = pooled(basis.parts, "auc")
     if found is None:
         return GateRow("auc_lower", required, "not estimable", False, _not_estimable(basis))
@@ -263,6 +289,20 @@ def _auc_gate(policy: GatePolicy, basis: _Basis) -> GateRow:
         worst = _extreme(basis, "auc", lambda one: one)
         reason = f"discrimination may be weaker than asked{worst}.{reason and ' ' + reason}"
     return GateRow("auc_lower", required, f"{value:.3f} ({low:.3f} to {high:.3f})", passed, reason)
+
+
+def _r2_gate(policy: GatePolicy, basis: _Basis) -> GateRow:
+    required = f"lower bound >= {policy.r2_lower:g}"
+    found = pooled(basis.parts, "r2")
+    if found is None:
+        return GateRow("r2_lower", required, "not estimable", False, _not_estimable(basis))
+    value, low, high = found
+    passed = policy.r2_lower is not None and low >= policy.r2_lower
+    reason = _left_out(basis, "r2")
+    if not passed:
+        worst = _extreme(basis, "r2", lambda one: one)
+        reason = f"estimates may be less accurate than asked{worst}.{reason and ' ' + reason}"
+    return GateRow("r2_lower", required, f"{value:.3f} ({low:.3f} to {high:.3f})", passed, reason)
 
 
 def _range_gate(metric: str, allowed: Range, basis: _Basis) -> GateRow:
@@ -293,7 +333,8 @@ def _beats_gate(policy: GatePolicy, evidence: Evidence, champion: Evidence | Non
     significant gain would stop every renewal of an equally good model; non-inferiority asks for evidence in proportion.
     The Brier score must not be clearly worse either: the same order of patients with wrong probabilities is no equal.
     """
-    required = f"loses less than {policy.margin:g} AUC"
+    number = "r2" in (next(iter(_basis(evidence.evaluations).parts.values()), {}))
+    required = f"loses less than {policy.margin:g} {'R2' if number else 'AUC'}"
     if champion is None:
         yield GateRow("beats", required, "no champion yet", True, "")
         return
@@ -309,29 +350,57 @@ def _beats_gate(policy: GatePolicy, evidence: Evidence, champion: Evidence | Non
         return
     if evidence.p.shape != champion.p.shape or not np.array_equal(evidence.y, champion.y):
         raise ValueError("the evidence of challenger and champion is not on the same patients in the same order")
-    found = compare_paired(
-        evidence.y,
-        evidence.p,
-        champion.p,
-        weight=evidence.weight,
-        group=evidence.group,
-        bootstrap=policy.bootstrap,
-        seed=policy.seed,
-    )
-    difference, low, high = found["auc_difference"], found["low"], found["high"]
+    compare = _compare_numbers if number else _compare_probabilities
+    difference, low, high, error, error_low = compare(policy, evidence, champion)
     if difference is None or low is None or high is None:
-        yield GateRow("beats", required, "not estimable", False, "one outcome is missing among these patients.")
+        yield GateRow("beats", required, "not estimable", False, "the known outcomes of these patients do not differ.")
         return
-    sharper = found["brier_low"] is None or found["brier_low"] <= 0
+    sharper = error_low is None or error_low <= 0
     passed = low > -policy.margin and sharper
     on = f"on {evidence.patients}" if evidence.patients else f"on the same {len(evidence.y)} patients"
     reason = f"against {champion.model} {on}"
     if not passed:
         worse = "is worse" if high < 0 else "may be worse by more than that"
         if low > -policy.margin:
-            worse = f"has a worse Brier score (by {found['brier_difference']:+.4f})"
+            worse = f"has a worse {'RMSE' if number else 'Brier score'} (by {error:+.4f})"
         reason = f"{worse}, {reason}."
     yield GateRow("beats", required, f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", passed, reason)
+
+
+Compared = tuple[float | None, float | None, float | None, float | None, float | None]
+"""Difference of the leading figure with its bounds, difference of the error, and its lower bound."""
+
+
+def _compare_probabilities(policy: GatePolicy, evidence: Evidence, champion: Evidence) -> Compared:
+    assert evidence.y is not None
+    assert evidence.p is not None
+    assert champion.p is not None
+    again: dict[str, Any] = {"weight": evidence.weight, "group": evidence.group}
+    found = compare_paired(evidence.y, evidence.p, champion.p, bootstrap=policy.bootstrap, seed=policy.seed, **again)
+    return (
+        found["auc_difference"],
+        found["low"],
+        found["high"],
+        found["brier_difference"],
+        found["brier_low"],
+    )
+
+
+def _compare_numbers(policy: GatePolicy, evidence: Evidence, champion: Evidence) -> Compared:
+    assert evidence.y is not None
+    assert evidence.p is not None
+    assert champion.p is not None
+    again: dict[str, Any] = {"weight": evidence.weight, "group": evidence.group}
+    found = compare_continuous(
+        evidence.y, evidence.p, champion.p, bootstrap=policy.bootstrap, seed=policy.seed, **again
+    )
+    return (
+        found["r2_difference"],
+        found["r2_difference_low"],
+        found["r2_difference_high"],
+        found["rmse_difference"],
+        found["rmse_difference_low"],
+    )
 
 
 def _audit_gate(evidence: Evidence) -> Iterator[GateRow]:

@@ -232,7 +232,7 @@ def _not_useful(content: ReportContent) -> Iterator[str]:
         ]
         if thresholds:
             idle.append(f"{site} (threshold {listed(thresholds)})")
-    by = f" by {content.asked.first_horizon}" if content.asked.first_horizon else ""
+    by = f"'s probability by {content.asked.first_horizon}" if content.asked.first_horizon else ""
     if idle:
         yield (
             f"Deciding by the model{by} showed no greater net benefit than treating everyone or nobody at {listed(idle)}."

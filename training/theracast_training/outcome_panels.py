@@ -41,7 +41,8 @@ def _risk_drawing(curves: Mapping[str, Any], *, label: str) -> Draw:
     def draw(figure: Figure) -> None:
         rows = len(curves["risk_groups"])
         above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3.4, 0.28 * rows + 0.15]})
-        survival_figures.risk_group_curves(curves, above, table=below, event=f"the event ({label})")
+        survival_figures.risk_group_curves(curves, above, table=below, event="the event")
+        above.set_title(label)
 
     return draw
 

@@ -167,7 +167,12 @@ def tuning_panel(content: ReportContent) -> str | None:
         return None
 
     def draw(figure: Figure) -> None:
-        figures.tuning(content.searches, figure.subplots(), chosen=content.family)
+        figures.tuning(
+            content.searches,
+            figure.subplots(),
+            chosen=content.family,
+            loss="Log loss" if content.asked.kind in ("binary", "ordinal") else "Loss",
+        )
 
     return figures.svg(draw, width=9.2, height=2.7, title="Loss of every trial")
 

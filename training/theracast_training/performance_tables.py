@@ -175,7 +175,7 @@ def _times(endpoint: EndpointContent) -> list[Table]:
         "Ranking and accuracy over the whole follow-up, with 95 % bootstrap intervals. Uno's C does not depend on censoring. "
         "Slope: that of the log-hazard in a Cox model, 1 is ideal. Integrated Brier: error of the probabilities over the days "
         "to the last horizon; scaled, 1 is perfect and 0 no better than the Kaplan-Meier curve of all.",
-        ("Site", "Events", "Follow-up", "C-index", "Uno's C", "Slope", "Integrated Brier", "Scaled"),
+        ("Site", "Events", "Follow-up (months)", "C-index", "Uno's C", "Slope", "Integrated Brier", "Scaled"),
         [
             Row.of(
                 site,
@@ -189,7 +189,7 @@ def _times(endpoint: EndpointContent) -> list[Table]:
             )
             for site, found in timed.items()
         ],
-        notes=site_notes(endpoint.performance, part="survival"),
+        notes=[_in_words(note, endpoint) for note in site_notes(endpoint.performance, part="survival")],
     )
     return [overall, _horizons(endpoint, timed)]
 
@@ -291,12 +291,19 @@ def _numbers(endpoint: EndpointContent) -> list[Table]:
     ]
 
 
+def _in_words(note: str, endpoint: EndpointContent) -> str:
+    """Return a note with its horizon in words in place of days."""
+    for day, words in endpoint.terms.horizons.items():
+        note = note.replace(f"at {day:g} days:", f"by {words}:")
+    return note
+
+
 def _points(record: Mapping[str, Any], name: str) -> str:
     return percent_interval(record, name).replace(" %", "")
 
 
 def _months(days: float | None) -> str:
-    return "–" if days is None else f"{days / DAYS_PER_MONTH:.1f} months"
+    return "–" if days is None else f"{days / DAYS_PER_MONTH:.0f}"
 
 
 def _at(values: Any, place: int) -> float | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from theracast_training.checklist import OPEN, Item, from_statement
+from theracast_training.checklist import JUDGE, OPEN, Item, from_statement
 from theracast_training.content import NESTED, ReportContent
 from theracast_training.run_words import (
     evaluation_sizes,
@@ -56,12 +56,12 @@ def _numbered(side: str, domain: int, name: str, questions: Iterator[Question]) 
     ]
 
 
-def _judge(content: ReportContent, key: str, *, beside: str = "") -> Told:
-    """Return what the study says of something, for people to judge."""
-    told, where = from_statement(content, key)
-    if where:
-        return f"to be judged: {told}{f' {beside}' if beside else ''}", where
-    return (f"{OPEN}: {beside} Say more in statement.{key} of the study file.", "") if beside else (told, "")
+def _judge(content: ReportContent, key: str, *, beside: str = "", where: str = "report, Patients") -> Told:
+    """Return what the study says of something, or what the run can bring, for people to judge."""
+    told, source = from_statement(content, key)
+    if source:
+        return f"{JUDGE}: {told}{f' {beside}' if beside else ''}", source
+    return (f"{JUDGE}: {beside} Say more in statement.{key} of the study file.", where) if beside else (told, "")
 
 
 def _participants(content: ReportContent, side: str) -> Iterator[Question]:
@@ -71,7 +71,7 @@ def _participants(content: ReportContent, side: str) -> Iterator[Question]:
         _judge(content, "design", beside=sources_words(content)),
     )
     yield "Design", "Does the design of the study fit the question", _judge(content, "design")
-    shown = content.external if side == "E" else content.development
+    shown = (content.external if side == "E" else ()) or content.development
     dropped = sum(int(row["dropped"]) for row in content.attrition if row["site"] in shown)
     yield (
         "Selection",
@@ -97,16 +97,13 @@ def _predictors(content: ReportContent) -> Iterator[Question]:
     )
     yield "Blinding", "Were predictors measured without the outcome", _judge(content, "predictors_blinded")
     suspects = ((content.statistics.get("leaks") or {}).get("screen") or {}).get("suspects") or []
+    seen = "dated facts are seen up to the index time only; that undated columns were known by then is the study file's word"
     if suspects:
-        names = listed([str(one["label"]) for one in suspects])
-        told = f"to be judged: features see only what was recorded by the index time, yet {names} tells too much by itself."
+        told = f"{JUDGE}: {seen}; {listed([str(one['label']) for one in suspects])} tells too much by itself."
+    elif content.statistics.get("leaks"):
+        told = f"partly: {seen}; no feature tells too much by itself."
     else:
-        told = (
-            "yes, by the dates on record: features see only what was known at the index time, and no feature tells too much "
-            "by itself."
-            if content.statistics.get("leaks")
-            else "to be judged: features see only what was recorded by the index time."
-        )
+        told = f"{JUDGE}: {seen}."
     yield (
         "Known in time",
         "Are the predictors known when the model is to be used",
@@ -118,7 +115,7 @@ def _outcome(content: ReportContent) -> Iterator[Question]:
     yield (
         "Definition",
         "Is the outcome defined and assessed well",
-        _judge(content, "outcome_assessment", beside=outcome_words(content)),
+        _judge(content, "outcome_assessment", beside=outcome_words(content), where="study file, endpoints"),
     )
     yield (
         "Same definition",
@@ -134,7 +131,7 @@ def _outcome(content: ReportContent) -> Iterator[Question]:
     yield (
         "Interval",
         "Is the time between predictors and outcome right",
-        (f"to be judged: the probability is told by {when} after the decision.", "study file, endpoints.horizons")
+        (f"{JUDGE}: the probability is told by {when} after the decision.", "study file, endpoints.horizons")
         if when
         else _judge(content, "outcome_assessment"),
     )
@@ -153,7 +150,7 @@ def _development(content: ReportContent) -> Iterator[Question]:
     yield (
         "Missing and censored",
         "Were missing and censored data handled well",
-        (f"yes: {missing_words(content)}", "report, Inputs"),
+        (f"partly: {missing_words(content)}", "report, Inputs"),
     )
     yield "Imbalance", "Was the model recalibrated after methods against imbalance", _imbalance()
     yield (
@@ -193,7 +190,7 @@ def _evaluation(content: ReportContent) -> Iterator[Question]:
     yield (
         "Missing and censored",
         "Were missing and censored data handled well",
-        (f"yes: {missing_words(content)}", "report, Inputs"),
+        (f"partly: {missing_words(content)}", "report, Inputs"),
     )
     yield "Imbalance", "Was the model judged on data without correction for imbalance", _imbalance()
     yield "Leakage", "Where data were split, was leakage avoided", _leakage(content)
@@ -218,7 +215,7 @@ def _evaluation(content: ReportContent) -> Iterator[Question]:
 def _evaluation_size(content: ReportContent) -> Told:
     words = evaluation_sizes(content)
     if not words:
-        return "to be judged: nested cross-validation alone judges, on the development decisions.", "report, Patients"
+        return f"{JUDGE}: nested cross-validation alone judges, on the development decisions.", "report, Patients"
     few = []
     for site, record in content.performance.items():
         if site == NESTED or record.get("events") is None:
@@ -241,6 +238,6 @@ def _leakage(content: ReportContent) -> Told:
     if permuted and permuted["leak"]:
         return f"no: {permuted['sentence']}", "report, How far the figures hold"
     if suspects:
-        return f"to be judged: {found}; {suspects[0]['sentence']}", "report, How far the figures hold"
+        return f"{JUDGE}: {found}; {suspects[0]['sentence']}", "report, How far the figures hold"
     tail = f" {permuted['sentence']}" if permuted else ""
     return f"yes: {found}.{tail}", "report, How far the figures hold"

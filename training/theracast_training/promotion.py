@@ -40,7 +40,7 @@ def store_predictions(run_id: str, own: Mapping[str, Judged], prepared: Prepared
                     "patient": _keys(decisions, ["site", "subject_id"]),
                     "decision": _keys(decisions, ["site", "subject_id", "index_time"]),
                     "place": place,
-                    "y": target.y,
+                    "y": target.told,
                     "weight": target.weight(),
                     "p": judged.probability,
                 }

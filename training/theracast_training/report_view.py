@@ -66,12 +66,17 @@ def further_views(content: ReportContent) -> list[dict[str, Any]]:
     return [
         {
             "label": one.terms.label,
-            "words": f"For this endpoint the model {answers_words(one.terms)}. {_judged(one)} {_chosen(one)}",
+            "words": further_words(one),
             "view": endpoint_view(one),
             "blocks": statistics_blocks(one.statistics),
         }
         for one in content.further
     ]
+
+
+def further_words(endpoint: EndpointContent) -> str:
+    """Return what a model gives of a further endpoint, how well, and which family was chosen."""
+    return f"For this endpoint the model {answers_words(endpoint.terms)}. {_judged(endpoint)} {_chosen(endpoint)}"
 
 
 def _judged(endpoint: EndpointContent) -> str:
@@ -114,12 +119,18 @@ def checklist_views(content: ReportContent) -> list[dict[str, Any]]:
         _checklist(
             "PROBAST+AI",
             "Signalling questions on the quality of the development (D) and the risk of bias of the evaluation (E), by domain; "
-            "their numbers are ours. A verdict stands only where the run is evidence; domains and applicability are for people to rate "
-            "(Moons et al., BMJ 2025;388:e082505).",
+            "their numbers are ours. A verdict stands only where the run is evidence; domains and applicability are for people to "
+            "rate (Moons et al., BMJ 2025;388:e082505).",
             probast_items(content),
         ),
     ]
 
 
 def _checklist(title: str, words: str, items: Sequence[Item]) -> dict[str, Any]:
-    return {"title": title, "words": words, "rows": items, "answered": sum(item.answered for item in items)}
+    return {
+        "title": title,
+        "words": words,
+        "rows": items,
+        "answered": sum(item.answered for item in items),
+        "left": sum(item.left for item in items),
+    }

@@ -8,6 +8,11 @@ from theracast_training.content import NESTED, ReportContent
 from theracast_training.endpoint_content import decisions_of
 from theracast_training.wording import count, interval, listed, number, percent, plural, site_label
 
+CENSORED = {
+    "time_to_event": "; of censored ones the follow-up counts as far as it goes, and what is judged by a horizon is weighted by "
+    "the inverse probability of censoring"
+}
+
 
 def sources_words(content: ReportContent) -> str:
     """Return how many decisions come from which sites, and from what kind of source."""
@@ -58,8 +63,9 @@ def missing_words(content: ReportContent) -> str:
     )
     return (
         f"No decision is left out for a missing predictor (at most {percent(worst)} missing in development). Missing values are "
-        f"filled by what the training folds say, or left to the trees{noted}; each answer tells what was missing. Decisions "
-        "without a known outcome are left out; censored ones are weighted by the inverse probability of censoring."
+        f"filled once with the median of the training fold, not imputed several times, or left to the trees{noted}; each answer "
+        "tells what was missing. Decisions without a known outcome are left out"
+        f"{CENSORED.get(content.asked.kind, '')}."
     )
 
 

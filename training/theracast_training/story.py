@@ -148,7 +148,7 @@ def study_facts(prepared: Prepared) -> dict[str, Any]:
         "baselines": [one.score for one in study.published],
         "gates": study.gates.model_dump(mode="json", exclude_none=True),
         "sources": [str(source.kind) for source in study.sources] + (["events"] if study.events else []),
-        "transforms": sorted({one for spec in columns if (one := getattr(spec, "transform", None))}),
+        "transforms": sorted({one for spec in columns if (one := getattr(spec, "transform", None)) and one != "none"}),
         "caps": sum(getattr(spec, "cap", None) is not None for spec in columns),
         "harmonised": sorted({str(spec.batch) for spec in prepared.table.catalogue if spec.batch}),
         "indicators": sum(spec.role == "indicator" for spec in prepared.table.catalogue),

@@ -85,6 +85,9 @@ class GateSection(Section):
     auc_lower: float | None = Field(
         None, ge=0, le=1, description="Least lower bound of the AUC, pooled over external sites."
     )
+    r2_lower: float | None = Field(
+        None, le=1, description="Least lower bound of R2, where the endpoint is a number and has no AUC."
+    )
     calibration_slope: tuple[float, float] | None = Field(None, description="Allowed calibration slope.")
     calibration_intercept: tuple[float, float] | None = Field(None, description="Allowed calibration intercept.")
     minimum_n: int | None = Field(None, ge=1, description="Least number of decisions behind the evaluation.")

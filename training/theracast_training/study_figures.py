@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from theracast_training.figures import INK, INTERNAL, MUTED, PALETTE, forest, grid
 
@@ -108,6 +109,7 @@ def draw_periods(periods: Mapping[str, Any], ax: Axes, *, measure: str) -> Axes:
         ax.plot(middle, found[measure], "o", color=PALETTE[0], markersize=4.5)
     if measure in REFERENCES:
         ax.axhline(REFERENCES[measure], color="#b6c0ca", linewidth=0.9, zorder=1)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set(xlabel="Calendar year of the decision", ylabel=LABELS.get(measure, measure))
     return grid(ax)
 

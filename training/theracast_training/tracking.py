@@ -110,6 +110,8 @@ def log_site_metrics(client: MlflowClient, run_id: str, evaluations: Mapping[str
     """Write the figures of the nested cross-validation and of every external site as metrics `SITE/NAME`."""
     now = int(time.time() * 1000)
     sites = {"cv": evaluations.get("cv") or {}, **evaluations.get("external", {})}
+    for part in ("survival", "ordinal"):
+        sites |= {f"{site}/{part}": figures[part] for site, figures in list(sites.items()) if figures.get(part)}
     metrics = [
         Metric(f"{_metric_name(site)}/{name}", float(value), now, 0)
         for site, figures in sites.items()

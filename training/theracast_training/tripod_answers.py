@@ -17,8 +17,8 @@ from theracast_training.run_words import (
     sources_words,
 )
 from theracast_training.statistics_tables import group_names
-from theracast_training.summary import summary_sentences
-from theracast_training.wording import count, listed, percent, plural
+from theracast_training.summary import answers_words, summary_sentences
+from theracast_training.wording import count, listed, percent, plural, rival_label
 
 Told = tuple[str, str]
 """An answer, and where it stands in the run."""
@@ -57,10 +57,11 @@ def _front(content: ReportContent) -> dict[str, Told]:
 
 
 def _context(content: ReportContent) -> Told:
-    published = list(content.study.get("baselines") or [])
+    compared = dict.fromkeys(str(one["against"]) for one in content.comparisons if one["kind"] == "baseline")
+    published = [rival_label(name) for name in compared]
     if not published:
         return from_statement(content, "context")
-    found = f"Compared on the same patients with the published {listed([one.upper() for one in published])}."
+    found = f"Compared on the same patients with the published {listed(published)}."
     return with_statement(content, "context", found, "study file, baselines")
 
 
@@ -146,8 +147,8 @@ def _methods(content: ReportContent) -> dict[str, Told]:
     groups = list(study.get("fairness") or [])
     return {
         "12a": (
-            f"{listed(list(content.development)) or 'One site'} develops; {listed(list(content.external)) or 'no site'} judges and "
-            f"took no part in any choice. Splits keep a patient's decisions together.",
+            f"For development: {listed(list(content.development)) or 'one site'}. For evaluation, with no part in any choice: "
+            f"{listed(list(content.external)) or 'no site'}. Splits keep a patient's decisions together.",
             "study file, validation",
         ),
         "12b": (
@@ -187,7 +188,7 @@ def _output(content: ReportContent) -> Told:
         if thresholds
         else ""
     )
-    return f"The probability of {content.asked.leading}; nobody is classified.{judged}", "study file, report.thresholds"
+    return f"The model {answers_words(content.asked)}; nobody is classified.{judged}", "study file, report.thresholds"
 
 
 def _differences(content: ReportContent) -> Told:

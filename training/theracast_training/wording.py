@@ -39,7 +39,12 @@ def percent(value: float | None) -> str:
     """Return a fraction as per cent; one decimal below 1 %."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" if 0 < value < 0.01 else f"{100 * value:.0f} %"
+    return f"{100 * value:.1f} %" if 0 < value < 0.01 else f"{_hundredth(value)} %"
+
+
+def _hundredth(value: float) -> str:
+    """Return a fraction in whole per cent; what rounds to 0 has no sign."""
+    return f"{round(100 * value)}".replace("-", "−")
 
 
 def percent_interval(record: Mapping[str, Any], name: str) -> str:
@@ -47,7 +52,9 @@ def percent_interval(record: Mapping[str, Any], name: str) -> str:
     value, low, high = record.get(name), record.get(f"{name}_low"), record.get(f"{name}_high")
     if value is None:
         return NOT_ESTIMABLE
-    return percent(value) if low is None or high is None else f"{percent(value)} ({100 * low:.0f} to {100 * high:.0f})"
+    return (
+        percent(value) if low is None or high is None else f"{percent(value)} ({_hundredth(low)} to {_hundredth(high)})"
+    )
 
 
 def hundredfold_interval(record: Mapping[str, Any], name: str) -> str:
