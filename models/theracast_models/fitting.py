@@ -22,6 +22,8 @@ __all__ = ["CalibratedModel", "Recipe", "build_model", "fit_calibrated", "out_of
 
 NORMAL_95 = 1.959963984540054
 MOST_TREE_REPLICATES = 20
+LARGEST = 1e100
+"""Beyond which a linear score says nothing more."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class CalibratedModel:
         raw = self.model.replicate_log_odds(self.replicates, table)
         slopes = np.array([one.slope for one in self.replicate_calibrations])
         intercepts = np.array([one.intercept for one in self.replicate_calibrations])
-        moved = intercepts[:, None] + slopes[:, None] * raw
+        # A cell of 1e200 in a column without a cap is an entry too: its square must not overflow.
+        moved = np.clip(intercepts[:, None] + slopes[:, None] * raw, -LARGEST, LARGEST)
         offsets = np.array([one.offsets for one in self.replicate_calibrations])
         width = NORMAL_95 * np.array(
             [(moved + offsets[:, [k]]).std(axis=0, ddof=1) for k in range(offsets.shape[1])]

@@ -60,6 +60,7 @@ def further_lines(
     for head, answer in zip(model.further, prediction.further, strict=True):
         told = Told(head, answer, row)
         refused = answer.abstains(row)
+        refused = None if refused is None else refused.removeprefix("No answer: ")
         line = FurtherLine(head.label[:1].upper() + head.label[1:], [], "–", _tested(told, site), [], refused=refused)
         if refused is None:
             line = replace(
