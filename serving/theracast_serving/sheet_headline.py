@@ -130,9 +130,10 @@ def patient_curve(told: Told) -> Curve:
     days = np.append(grid[grid < last], last)
     both = 1.0 - link.by(days, np.array([told.linear, 0.0]))  # 0: the mean log-hazard of the development patients
     answer, row = told.answer, told.row
+    spared = [1.0 - part[row] for part in (answer.estimates, answer.high, answer.low)]
     marks = [
-        (horizon, *(1.0 - float(part[row, place]) for part in (answer.estimates, answer.high, answer.low)))
-        for place, horizon in enumerate(link.horizons)
+        (horizon, float(share), float(low), float(high))
+        for horizon, share, low, high in zip(link.horizons, *spared, strict=True)
     ]
     return Curve(days.tolist(), both[0].tolist(), both[1].tolist(), marks)
 
