@@ -43,9 +43,10 @@ from theracast_models.families import Recipe, build_model
 from theracast_models.folds import out_of_fold_log_odds, patient_folds
 from theracast_models.late import PENALTIES, Late
 from theracast_models.logodds import Floats
+from theracast_models.outcomes import Binary
 from theracast_models.presence import masked, present_modalities
 from theracast_training.metrics import auc
-from theracast_training.search import log_loss
+from theracast_training.search import mean_loss
 from theracast_training.study import read_study
 
 MISSING = (0.0, 0.2, 0.4, 0.6)
@@ -96,7 +97,8 @@ def tuned(recipes: Sequence[Recipe], table: FeatureTable, y: Floats, *, seed: in
     """Return the recipe of least out-of-fold log loss."""
     folds = patient_folds(table, y, folds=3, seed=seed)
     losses = [
-        log_loss(y, out_of_fold_log_odds(build_model(one, seed), table, y, folds), np.ones(len(y))) for one in recipes
+        mean_loss(Binary(y, np.ones(len(y))), out_of_fold_log_odds(build_model(one, seed), table, y, folds))
+        for one in recipes
     ]
     return recipes[int(np.argmin(losses))]
 
@@ -191,7 +193,7 @@ def judged(results: Sequence[tuple[Cell, dict[str, Floats]]]) -> pd.DataFrame:
     for cell, found in results:
         y = cell.y[cell.test]
         for model, log_odds in found.items():
-            loss = log_loss(y, log_odds, np.ones(len(y)))
+            loss = mean_loss(Binary(y, np.ones(len(y))), log_odds)
             rows.append((cell.data, model, cell.missing, cell.repeat, auc(y, expit(log_odds)), loss))
     frame = pd.DataFrame(rows, columns=["data", "model", "missing", "repeat", "auc", "loss"])
     return frame.groupby(["data", "model", "missing", "repeat"], sort=False).mean().reset_index()

@@ -160,6 +160,14 @@ def _add_training_verbs(verb: _AddVerb) -> None:
     evaluate.add_argument("--study", type=Path, metavar="STUDY", help="read the data as this study says")
     evaluate.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the bootstrap")
     _json(evaluate)
+    effects = verb(
+        "effects", "effects:effects", "compare the treatments of a study: effects, or prognosis with overlap"
+    )
+    _study(effects)
+    effects.add_argument("--out", type=Path, metavar="FILE", help="also write a page (HTML)")
+    effects.add_argument("--individual", type=Path, metavar="FILE", help="also write one row a patient (CSV)")
+    _overwrite(effects)
+    _json(effects)
     interface = verb("ui", "models:ui", "open MLflow on the embedded store")
     interface.add_argument("--port", type=int, default=5000, metavar="N")
 

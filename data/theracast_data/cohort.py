@@ -54,9 +54,9 @@ class Cohort:
             `calendar` float (year, with decimals for a date; NaN where unknown).
         values: (n, n_columns) by the names of `columns`: float64 for numeric (in the spec's unit, not capped) and
             boolean (0/1), str for categorical; missing is NaN.
-        endpoints: (n, ...) `NAME` float64 (0/1/NaN) for binary; `NAME.time` float64 days and `NAME.event` float64 0/1
-            for time-to-event and for a binary endpoint with a horizon; `NAME` float64 for continuous; for ordinal
-            `NAME` float64, 0 = worst.
+        endpoints: (n, ...) `NAME` float64 (0/1/NaN) for binary; `NAME.time` float64 days and `NAME.event` float64
+            0/1 (2 a competing event) for time-to-event and for a binary endpoint with a horizon; `NAME` float64 for
+            continuous; for ordinal `NAME` float64, 0 = worst.
         columns: name to spec.
         attrition: rows left out while reading, in order.
         notes: what the reader met.

@@ -83,6 +83,8 @@ def read_endpoints(
             columns[endpoint.name] = reader.ordinal(endpoint)
         elif isinstance(endpoint, ContinuousEndpoint):
             columns[endpoint.name] = reader.numbers(endpoint.column)
+            if endpoint.baseline is not None:
+                columns[endpoint.name] = columns[endpoint.name] - reader.numbers(endpoint.baseline)
         elif endpoint.follow_up is not None and endpoint.horizon is not None:
             followed = reader.follow_up(endpoint.follow_up)
             days = endpoint.horizon * DAYS_PER[endpoint.follow_up.unit]
@@ -97,15 +99,17 @@ def read_endpoints(
 
 
 def event_within(time: Floats, event: Floats, horizon: float) -> Floats:
-    """Return 1 where the event came within the horizon, 0 where followed past it without, NaN where censored before.
+    """Return 1 where the event came within the horizon, 0 where it did not, NaN where censored before.
+
+    It did not where the patient was followed past the horizon, or where a competing event came first.
 
     Args:
         time: (n,) days to event or censoring.
-        event: (n,) 1 event, 0 censored.
+        event: (n,) 1 event, 0 censored, 2 a competing event.
         horizon: days; an event on that very day counts as within, censoring on it as followed past.
     """
     happened = (event == 1) & (time <= horizon)
-    free = ~happened & (time >= horizon)
+    free = ~happened & ((time >= horizon) | (event == 2))
     known = np.isfinite(time) & np.isfinite(event)
     return np.where(known & happened, 1.0, np.where(known & free, 0.0, np.nan))
 
@@ -118,7 +122,7 @@ def endpoint_columns(endpoints: Iterable[Endpoint]) -> list[str]:
         if followed is not None:
             headers += [followed.time, followed.event or followed.censored or ""]
         else:
-            headers.append(getattr(endpoint, "column", None) or "")
+            headers += [getattr(endpoint, key, None) or "" for key in ("column", "baseline")]
     return list(dict.fromkeys(header for header in headers if header))
 
 
@@ -144,7 +148,7 @@ class _Reader:
         return values
 
     def follow_up(self, followed: FollowUp) -> dict[str, Floats]:
-        """Return time in days and event 0/1; both NaN where either is not known."""
+        """Return time in days and event 0/1, 2 where it is a competing one; both NaN where either is not known."""
         flag, at_mark = (followed.event, 1.0) if followed.event is not None else (followed.censored or "", 0.0)
         time = self.numbers(followed.time) * DAYS_PER[followed.unit]
         negative = np.flatnonzero(time < 0)
@@ -154,10 +158,16 @@ class _Reader:
                 "the decision. Correct them in the source, or leave those rows out with `include`."
             )
             self._note("unreadable-value", followed.time, negative, message)
-        event = self._cells(flag, dict.fromkeys(followed.marks, at_mark), 1.0 - at_mark)
+        competing = followed.competing
+        meanings: dict[Any, float] = dict.fromkeys(competing, 2.0) | dict.fromkeys(followed.marks, at_mark)
+        event = self._cells(flag, meanings, 1.0 - at_mark)
         if not np.any(event == at_mark):
             what = "an event" if at_mark else "censoring"
             self._check_marks(flag, followed.marks, f"none of them marks {what} (`marks`)")
+        if competing and not np.any(event == 2):
+            self._check_marks(
+                flag, competing, "none of them marks a competing event (`competing`)", spare=followed.marks
+            )
         known = np.isfinite(time) & np.isfinite(event) & ~(time < 0)
         return {
             f"{self.endpoint}.time": np.where(known, time, np.nan),
@@ -166,7 +176,9 @@ class _Reader:
 
     def ordinal(self, endpoint: OrdinalEndpoint) -> Floats:
         """Return the position of each cell among the levels, 0 = worst."""
-        return self._cells(endpoint.column, {cell: float(place) for place, cell in enumerate(endpoint.levels)}, None)
+        meanings: dict[Any, float] = dict.fromkeys(endpoint.not_evaluable, np.nan)
+        meanings |= {cell: float(place) for place, cell in enumerate(endpoint.levels)}
+        return self._cells(endpoint.column, meanings, None)
 
     def numbers(self, column: str) -> Floats:
         """Return the numbers of a column."""
@@ -208,13 +220,18 @@ class _Reader:
             self._note("unknown-level", column, rows, message)
         return np.array([meaning[cell] for cell in raw], dtype=np.float64)
 
-    def _check_marks(self, column: str, marks: Sequence[Cell], what: str) -> None:
-        """Note a column in which no declared mark occurs although its cells are no plain 0/1."""
+    def _check_marks(self, column: str, marks: Sequence[Cell], what: str, *, spare: Sequence[Cell] = ()) -> None:
+        """Note a column in which no declared mark occurs although its cells are no plain 0/1.
+
+        Args:
+            spare: marks of something else; where these and one more cell are all that there is, nothing is amiss.
+        """
         if column not in self.raw.columns:
             return
         missing = MissingCodes(self._missing_of(column))
         known = {cell_text(cell) for cell in self.raw[column].tolist() if not is_empty(cell) and cell not in missing}
-        if {cell_key(text) for text in known} <= _ZERO_ONE:
+        keys = {cell_key(text) for text in known}
+        if keys <= _ZERO_ONE or (spare and len(keys - {cell_key(cell) for cell in spare}) < 2):
             return
         cells = listed(sorted(known)) if len(known) <= 30 else f"{len(known)} different ones"
         message = (

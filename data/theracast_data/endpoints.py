@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from theracast_data.decisions.section import BestResponse, FirstEvent
 from theracast_data.section import Section
 from theracast_data.sources import Cell
+from theracast_data.spelling import cell_key
 
 TimeUnit = Literal["day", "week", "month", "year"]
 DAYS_PER: dict[TimeUnit, float] = {"day": 1.0, "week": 7.0, "month": 30.4375, "year": 365.25}
@@ -29,6 +30,20 @@ class FollowUp(Section):
     event: str | None = Field(None, description="Raw column that marks the event.")
     censored: str | None = Field(None, description="Raw column that marks censoring instead.")
     marks: tuple[Cell, ...] = Field((1,), description="Cells of that column which mean event (or censored).")
+    competing: tuple[Cell, ...] = Field(
+        (),
+        description="Cells of the `event` column that mark a competing event, after which the event cannot come any more, "
+        "e.g. [2] or [died of other causes].",
+    )
+
+    @model_validator(mode="after")
+    def _check_competing(self) -> FollowUp:
+        if self.competing and self.event is None:
+            raise ValueError("`competing` names cells of the `event` column; say `event`, not `censored`")
+        both = {cell_key(cell) for cell in self.competing} & {cell_key(cell) for cell in self.marks}
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))}: among `marks` and `competing`; a cell means one of the two")
+        return self
 
     @model_validator(mode="after")
     def _check_one_flag(self) -> FollowUp:
@@ -66,6 +81,8 @@ class BinaryEndpoint(_Endpoint):
             raise ValueError("`follow_up` and `horizon` go together")
         if self.follow_up is not None and not set(self.positives) <= {"event", "event_free"}:
             raise ValueError("with a follow-up, `positive` is event or event_free")
+        if self.follow_up is not None and self.follow_up.competing and "event_free" in self.positives:
+            raise ValueError("who had a competing event is not free of the event; say positive: event")
         return self
 
     @property
@@ -77,7 +94,11 @@ class BinaryEndpoint(_Endpoint):
 
 
 class TimeToEventEndpoint(_Endpoint, FollowUp):
-    """Time to an event with right censoring."""
+    """Time to an event with right censoring, and with competing events where some are named.
+
+    With competing events the answer is the chance that the event comes by the horizon and nothing else came before it: a
+    patient who died cannot progress any more, and is not one whose follow-up ended by chance.
+    """
 
     kind: Literal["time_to_event"]
     horizons: tuple[float, ...] = Field(
@@ -104,6 +125,7 @@ class OrdinalEndpoint(_Endpoint):
     kind: Literal["ordinal"]
     column: str
     levels: tuple[Cell, ...] = Field(min_length=2, description="Cells from worst to best, e.g. [PD, SD, PR, CR].")
+    not_evaluable: tuple[Cell, ...] = Field((), description="Cells such as NE, which tell nothing.")
     at_least: Cell | None = Field(
         None, description="The chance of this level or a better one leads; by default that of the better half, e.g. PR."
     )
@@ -116,10 +138,13 @@ class OrdinalEndpoint(_Endpoint):
 
 
 class ContinuousEndpoint(_Endpoint):
-    """A number, e.g. a change from baseline."""
+    """A number, or the change from one at the decision to a later one."""
 
     kind: Literal["continuous"]
     column: str
+    baseline: str | None = Field(
+        None, description="Raw column of the same number at the decision: the endpoint is the change from it."
+    )
     unit: str | None = None
 
 
@@ -196,7 +221,8 @@ def as_table_endpoint(endpoint: Endpoint) -> TableEndpoint:
         return BinaryEndpoint(kind="binary", column=endpoint.name, **about)
     if not isinstance(endpoint, FirstEvent):
         return endpoint
-    followed = FollowUp(time=f"{endpoint.name}.time", event=f"{endpoint.name}.event", unit="day")
+    competing = (2,) if endpoint.competing else ()
+    followed = FollowUp(time=f"{endpoint.name}.time", event=f"{endpoint.name}.event", unit="day", competing=competing)
     if endpoint.horizon_days is None:
         return TimeToEventEndpoint(
             kind="time_to_event", event_label=endpoint.event_label, **followed.model_dump(), **about

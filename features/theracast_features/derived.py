@@ -1,4 +1,4 @@
-"""Features computed from several columns: ratios and published scores."""
+"""Features computed from several columns: ratios, published scores, and what a column means under one treatment."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pandas as pd
 
 from theracast_data.cohort import Cohort
 from theracast_data.errors import StudyError
-from theracast_data.sources import ColumnSpec
+from theracast_data.sources import ColumnSpec, OneHotSpec
+from theracast_data.spelling import cell_text
 from theracast_features.naming import label_from_name, nearest_name
 from theracast_features.scores import published_score, unit_factor
-from theracast_features.section import ClinicalSpec, FeatureSection, RatioSpec, ScoreSpec
+from theracast_features.section import ClinicalSpec, FeatureSection, InteractionSpec, RatioSpec, ScoreSpec
 from theracast_features.specs import FeatureSpec, FeatureTable, feature_name
 
 
@@ -24,6 +25,9 @@ class _Known:
     values: dict[str, pd.Series]
     units: dict[str, str | None]
     covariates: set[str] = field(default_factory=set)
+    scales: dict[str, str] = field(default_factory=dict)
+    levels: dict[str, set[str]] = field(default_factory=dict)
+    labels: dict[str, str | None] = field(default_factory=dict)
 
     def check(self, names: list[str], *, place: str) -> None:
         """Return nothing if all are there and may be seen by a model."""
@@ -55,17 +59,23 @@ def derived_features(cohort: Cohort, section: FeatureSection, *, given: Sequence
         values={name: cohort.values[name] for name in allowed},
         units={name: spec.unit if isinstance(spec, ColumnSpec) else None for name, spec in allowed.items()},
         covariates=set(cohort.columns) - set(allowed),
+        scales={name: spec.transform for name, spec in allowed.items() if isinstance(spec, ColumnSpec)},
+        levels={name: declared_levels(spec) for name, spec in allowed.items()},
+        labels={name: spec.label for name, spec in allowed.items()},
     )
     for table in given if section.derived else ():
         for made in table.catalogue:
             bare = made.name.split(".", 1)[1]
             known.values[bare], known.units[bare] = table.frame[made.name], made.unit
+            known.scales[bare], known.labels[bare] = made.transform, made.label
     catalogue: list[FeatureSpec] = []
     columns: list[pd.Series] = []
     for spec in section.derived:
         if isinstance(spec, RatioSpec):
             meaning, values = _ratio(spec, known)
             known.values[spec.name], known.units[spec.name] = values, spec.unit
+        elif isinstance(spec, InteractionSpec):
+            meaning, values = _interaction(spec, known)
         elif isinstance(spec, ClinicalSpec):
             meaning, values = _clinical(spec, known)
         else:
@@ -119,6 +129,42 @@ def _common_unit(spec: RatioSpec, above: str, below: str) -> float:
             f"features.derived, {spec.name}: {spec.numerator} is in {above}, {spec.denominator} in {below}; neither "
             "can be converted into the other. If the ratio is meant to have a unit, give it: unit: ..."
         ) from error
+
+
+def declared_levels(spec: ColumnSpec | OneHotSpec) -> set[str]:
+    """Return the categories that the study declares for a column; none where it declares no categories."""
+    if isinstance(spec, OneHotSpec):
+        return set(spec.columns.values())
+    if spec.levels is None or spec.resolved_kind != "categorical":
+        return set()
+    return {cell_text(one) for one in (spec.levels.values() if isinstance(spec.levels, dict) else spec.levels)}
+
+
+def _interaction(spec: InteractionSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:
+    """Return the column, on its scale and less the centre, where the category is the level; 0 in other categories."""
+    known.check([spec.column, spec.category], place=spec.name)
+    column, category = known.values[spec.column], known.values[spec.category]
+    if not pd.api.types.is_numeric_dtype(column):
+        raise StudyError(f"features.derived, {spec.name}: {spec.column!r} is not a number; give a numeric column.")
+    levels = known.levels.get(spec.category, set())
+    if spec.level not in levels:
+        raise StudyError(
+            f"features.derived, {spec.name}: {spec.category!r} has no level {spec.level!r}. Its levels in the study are: "
+            f"{', '.join(sorted(levels)) or 'none'}."
+        )
+    values, centre = column.astype(np.float64), spec.centre
+    if known.scales.get(spec.column) == "log1p":
+        values, centre = np.log1p(values.clip(lower=0.0)), float(np.log1p(max(centre, 0.0)))
+    inside = (category == spec.level).to_numpy(dtype=bool, na_value=False)
+    meaning = FeatureSpec(
+        name=feature_name(spec.modality, spec.name),
+        modality=spec.modality,
+        kind="numeric",
+        label=spec.label or f"{known.labels.get(spec.column) or label_from_name(spec.column)}, under {spec.level}",
+        columns=(spec.column, spec.category),
+        role="derived",
+    )
+    return meaning, (values - centre).where(inside, 0.0).where(category.notna())
 
 
 def _score(spec: ScoreSpec, known: _Known) -> tuple[FeatureSpec, pd.Series]:

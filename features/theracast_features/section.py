@@ -60,6 +60,25 @@ class ClinicalSpec(Section):
     transform: Literal["none", "log1p"] = "none"
 
 
+class InteractionSpec(Section):
+    """What a column means under one treatment (or in any one category): it less `centre` there, and 0 elsewhere.
+
+    A linear model gives a column the same weight under every treatment unless it is told so. Of a column that linear models
+    see on another scale, both are put on that scale. Missing where the category is unknown, or the column is in that category.
+    """
+
+    kind: Literal["interaction"]
+    name: str
+    column: str = Field(description="Name of a numeric or yes/no column inside Theracast, or of an event feature.")
+    category: str = Field(description="Name of the column that says the category, e.g. arm.")
+    level: str = Field(description="The category in which the column counts, e.g. atezolizumab.")
+    centre: float = Field(
+        0.0, description="A usual value, in the unit of the column: whoever lacks the column counts as near it."
+    )
+    label: str | None = None
+    modality: Modality = "treatment"
+
+
 class HarmoniseSpec(Section):
     """Features that are harmonised over one kind of scanner."""
 
@@ -72,7 +91,7 @@ class HarmoniseSpec(Section):
 
 
 ImageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Derived = Annotated[RatioSpec | ScoreSpec | ClinicalSpec, Field(discriminator="kind")]
+Derived = Annotated[RatioSpec | ScoreSpec | ClinicalSpec | InteractionSpec, Field(discriminator="kind")]
 
 
 class FeatureSection(Section):
@@ -80,7 +99,7 @@ class FeatureSection(Section):
 
     include: tuple[str, ...] | None = Field(None, description="Names of columns; by default all with role `feature`.")
     exclude: tuple[str, ...] = Field((), description="Names of columns to leave out.")
-    derived: tuple[Derived, ...] = Field((), description="Ratios and published scores.")
+    derived: tuple[Derived, ...] = Field((), description="Ratios, published scores and formulas, interactions.")
     events: tuple[EventFeatures, ...] = Field((), description="Aggregates of events over windows before the decision.")
     therapy: TherapySection | None = Field(None, description="Lines of therapy before the decision, from drug events.")
     markers: tuple[MarkerSection, ...] = Field((), description="Kinetics of tumour markers: doubling time, PSA50, ...")

@@ -1,4 +1,4 @@
-"""Gradient boosting by LightGBM, explained by its own exact TreeSHAP."""
+"""Gradient boosting by LightGBM, explained by the exact SHAP values of its trees (theracast_models.treeshap)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from theracast_models.logodds import Floats, Gaps, Learnable
 from theracast_models.outcomes import Binary, Continuous, Outcome, as_outcome
 from theracast_models.preprocess import level_codes, numeric_values, seen_levels, text_values
 from theracast_models.sentences import gap_sentences
+
+if TYPE_CHECKING:
+    from theracast_models.treeshap import TreeShap
 
 PARAMETERS: dict[str, Any] = {
     "rounds": 150,
@@ -115,9 +118,9 @@ class Boosting:
         phi = np.zeros((len(table), len(table.catalogue)))
         if len(X) == 0:
             return np.zeros(0), phi
-        found = np.asarray(self.booster_.predict(X, pred_contrib=True, num_threads=1), dtype=np.float64)
-        phi[:, [place for place, spec in enumerate(table.catalogue) if spec.role != "picture"]] = found[:, :-1]
-        return found[:, -1].copy(), phi
+        shap = self._shap()
+        phi[:, [place for place, spec in enumerate(table.catalogue) if spec.role != "picture"]] = shap.values(X)
+        return np.full(len(X), shap.base), phi
 
     def handled(self, table: FeatureTable) -> list[list[str]]:
         """Return per decision which missing values were filled in and which levels were passed over."""
@@ -195,6 +198,16 @@ class Boosting:
         """Return (n, p) numbers in the order of training, taken by name."""
         encoded = [column.encode(table)[0] for column in self.columns_]
         return np.column_stack(encoded) if encoded else np.zeros((len(table), 0))
+
+    def _shap(self) -> TreeShap:
+        """Return what explains the trees, made at the first explanation."""
+        from theracast_models.treeshap import TreeShap
+
+        booster, shap = getattr(self, "_explained", (None, None))
+        if shap is None or booster is not self.booster_:
+            shap = TreeShap.read(self.booster_.model_to_string(num_iteration=-1))
+            self._explained = (self.booster_, shap)
+        return shap
 
     def _raw_scores(self, X: Floats) -> Floats:
         if len(X) == 0:

@@ -17,17 +17,29 @@ from theracast_models.gated import Gated
 from theracast_models.harmonised import Harmonised
 from theracast_models.late import Late
 from theracast_models.logodds import ReplicableModel
+from theracast_models.neural import Neural
 from theracast_models.published import Published
 from theracast_models.restricted import Restricted
 from theracast_models.stack import Stack
 
 FAMILIES: Mapping[str, Any] = {
     family.family: family
-    for family in (ElasticNet, Boosting, Stack, Published, Convolution, Late, Gated, Restricted, Harmonised)
+    for family in (
+        ElasticNet,
+        Boosting,
+        Neural,
+        Stack,
+        Published,
+        Convolution,
+        Late,
+        Gated,
+        Restricted,
+        Harmonised,
+    )
 }
 _OF_MODELS = frozenset({Stack.family, Late.family, Restricted.family, Harmonised.family})
 _AROUND_ANOTHER = frozenset({Restricted.family, Harmonised.family})
-LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family, Late.family, Gated.family})
+LEARNS_SCALES = frozenset({ElasticNet.family, Boosting.family, Neural.family, Late.family, Gated.family})
 """Families that can be harmonised over scanners."""
 
 
@@ -36,14 +48,14 @@ class Recipe:
     """All that is chosen before a model is fitted, as plain JSON values.
 
     Attributes:
-        family: elasticnet, lightgbm, cnn, stack, late, gated or published.
-        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. cnn: learning_rate,
-            weight_decay, channels, epochs. stack: members (a list of recipes or of their JSON), folds. late: members (of
-            one modality each, none is needed), l1_ratio, folds. gated: decay, gate_decay, dropout, hidden. published:
-            score, inputs.
+        family: elasticnet, lightgbm, neural, cnn, stack, late, gated or published.
+        params: of the family. elasticnet: c, l1_ratio. lightgbm: any of `boosting.PARAMETERS`. neural: any of
+            `neural.PARAMETERS`. cnn: learning_rate, weight_decay, channels, epochs. stack: members (a list of recipes or
+            of their JSON), folds. late: members (of one modality each, none is needed), l1_ratio, folds. gated: decay,
+            gate_decay, dropout, hidden. published: score, inputs.
         modality: the model sees only features of it; None for all.
         harmonise: the features whose spec names a batch are harmonised over it before the model sees them; for
-            elasticnet, lightgbm, late and gated. The members of a stack say it for themselves.
+            elasticnet, lightgbm, neural, late and gated. The members of a stack say it for themselves.
     """
 
     family: str
@@ -100,6 +112,8 @@ def build_model(recipe: Recipe, seed: int) -> ReplicableModel:
         model = Gated(**({"seed": seed} | params))
     elif recipe.family == "lightgbm":
         model = Boosting(**({"seed": seed} | params))
+    elif recipe.family == "neural":
+        model = Neural(**({"seed": seed} | params))
     elif recipe.family == "cnn":
         model = Convolution(**({"seed": seed} | params))
     elif recipe.family == "elasticnet":

@@ -20,7 +20,7 @@ RIDGE = 0.05
 """Share of each variance that is added to it: scores that say the same then share their weight."""
 EVEN_PRIOR = 10.0
 """Weight of the belief that all of k modalities count 1/sqrt(k), between an average and a sum, on the scale of a
-log-likelihood; between 3 and 30 it made no difference worth naming (bench/fusion.py)."""
+log-likelihood; between 3 and 30 the log loss moved by 0.004 at most on the data of bench/fusion.py."""
 SCALE_PRIOR = 5.0
 """Weight of the belief that scale is 1 and the offset Fisher's, on the scale of a log-likelihood."""
 LEAST_SCALE = 0.05

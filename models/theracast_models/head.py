@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from theracast_data.endpoints import DAYS_PER, ContinuousEndpoint, Endpoint, TimeToEventEndpoint, kind_of, level_names
+from theracast_data.endpoints import (
+    DAYS_PER,
+    ContinuousEndpoint,
+    Endpoint,
+    EndpointKind,
+    TimeToEventEndpoint,
+    kind_of,
+    level_names,
+)
 from theracast_data.errors import ArtifactError
 from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_models.companions import Companions
 from theracast_models.fitting import CalibratedModel
-from theracast_models.links import HazardLink, OrdinalLink, answers
+from theracast_models.links import HazardLink, OrdinalLink
 from theracast_models.logodds import Floats
 from theracast_models.prediction import Answer, Asking
 from theracast_models.reference import Reference
@@ -47,6 +55,11 @@ class Head:
         return self.endpoint.label or self.endpoint.name.replace("_", " ")
 
     @property
+    def kind(self) -> EndpointKind:
+        """What is predicted."""
+        return kind_of(self.endpoint)
+
+    @property
     def asked(self) -> tuple[Asking, ...]:
         """The K answers, the leading one first."""
         link = self.calibrated.calibration
@@ -77,7 +90,7 @@ class Head:
         names = [spec.name for spec in catalogue]
         modalities = np.array([spec.modality for spec in catalogue])
         by_modality = {str(one): phi[:, modalities == one].sum(axis=1) for one in table.modalities}
-        estimates = answers(link, linear)
+        estimates = self.calibrated.answers_of(linear, table)
         more = self.companions.records(
             table,
             link=link,
@@ -90,7 +103,7 @@ class Head:
         return Answer(
             endpoint=self.endpoint.name,
             label=self.label,
-            kind=kind_of(self.endpoint),
+            kind=self.kind,
             asked=self.asked,
             estimates=estimates,
             low=low,
@@ -100,7 +113,15 @@ class Head:
             modalities=pd.DataFrame(by_modality, index=range(len(table))),
             more=more,
             unit=self.endpoint.unit if isinstance(self.endpoint, ContinuousEndpoint) else None,
+            competing=self._competing(linear, table),
         )
+
+    def _competing(self, linear: Floats, table: FeatureTable) -> Floats | None:
+        """Return (n, K) chances of the competing event by each horizon."""
+        link = self.calibrated.calibration
+        if self.calibrated.rival is None or not isinstance(link, HazardLink):
+            return None
+        return self.calibrated.incidences(linear, table, np.array(link.horizons))[1]
 
 
 def horizon_name(days: float, endpoint: Endpoint) -> str:

@@ -109,7 +109,7 @@ def train_networks(
         epochs: at most.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with _repeatable(seed, device):
+    with repeatable(seed, device):
         networks = {kind: RegionNet(channels).to(device) for kind in pictures}
         for kind, network in networks.items():
             network.learn_scale(pictures[kind].values[np.isin(pictures[kind].rows, train)])
@@ -145,7 +145,7 @@ def shares(network: RegionNet, pictures: Bytes) -> Floats:
     """
     asked = network.double()
     parts = (pictures[start : start + ASKED_TOGETHER] for start in range(0, len(pictures), ASKED_TOGETHER))
-    with torch.no_grad(), _one_thread():
+    with torch.no_grad(), one_thread():
         found = [asked(torch.tensor(part, dtype=torch.float64)).numpy() for part in parts]
     return np.concatenate([np.zeros(0), *found])
 
@@ -237,11 +237,11 @@ def _copies(networks: Mapping[str, RegionNet]) -> dict[str, dict[str, Tensor]]:
 
 
 @contextmanager
-def _repeatable(seed: int, device: torch.device) -> Iterator[None]:
+def repeatable(seed: int, device: torch.device) -> Iterator[None]:
     """Train with one thread and a seed of its own, and leave PyTorch's settings and random state as they were."""
     before = torch.are_deterministic_algorithms_enabled()
     devices: Sequence[torch.device] = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), _one_thread():
+    with torch.random.fork_rng(devices), one_thread():
         torch.manual_seed(seed)
         # A GPU has no repeatable way back through a maximum over cubes; there the seed alone is held.
         torch.use_deterministic_algorithms(device.type == "cpu")
@@ -252,7 +252,7 @@ def _repeatable(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -138,6 +138,9 @@ class Survival:
     Args:
         time: (n,) days.
         event: (n,) 1 event, 0 censored.
+        competing: (n,) 1 where another event came that rules this one out, 0 elsewhere and where the event came; None
+            where there is no such thing. The hazard is then that of the event among those who had neither: for it, who had
+            the other is censored.
 
     Source: Cox, J R Stat Soc B 1972;34:187-220; Breslow, Biometrics 1974;30:89-99.
     """
@@ -145,6 +148,7 @@ class Survival:
     time: Floats
     event: Floats
     weight: Floats
+    competing: Floats | None = None
 
     kind: ClassVar[Kind] = "time_to_event"
     has_intercept: ClassVar[bool] = False
@@ -164,7 +168,15 @@ class Survival:
 
     def take(self, rows: Rows) -> Self:
         """Return the outcomes of these decisions."""
-        return type(self)(self.time[rows], self.event[rows], self.weight[rows])
+        competing = None if self.competing is None else self.competing[rows]
+        return type(self)(self.time[rows], self.event[rows], self.weight[rows], competing)
+
+    @property
+    def rival(self) -> Self | None:
+        """The competing event as the event, with this one as its rival; None where nobody had it."""
+        if self.competing is None or not self.weight @ self.competing > 0:
+            return None
+        return type(self)(self.time, self.competing, self.weight, self.event)
 
     def check(self) -> None:
         """Raise CohortError unless times are finite and not negative, and some patient had the event."""
@@ -205,6 +217,17 @@ class Survival:
         expected = risk * first
         return expected - deaths, np.maximum(expected - risk**2 * second, 0.0)
 
+    def hessian(self, score: Floats, z: Floats) -> Floats:
+        """Return (p, p) second derivatives of the loss over the coefficients of (n, p) columns."""
+        risk = self.weight * np.exp(score - score.max())
+        deaths = self.weight * self.event
+        at_risk = np.maximum(self._ordered.sum_from(risk), 1e-300)
+        expected = risk * self._ordered.sum_until(deaths / at_risk)
+        died = np.flatnonzero(deaths)
+        means = self._ordered.sums_from(risk[:, None] * z)[died] / at_risk[died, None]
+        found: Floats = z.T @ (expected[:, None] * z) - means.T @ (deaths[died, None] * means)
+        return found
+
     def cumulative_hazard(self, score: Floats, at: Floats) -> Floats:
         """Return Breslow's baseline cumulative hazard of a patient with score 0 at the times `at` (m,) in days."""
         at_risk = np.maximum(self._ordered.sum_from(self.weight * np.exp(score)), 1e-300)
@@ -243,6 +266,12 @@ class _Ordered:
     def sum_from(self, values: Floats) -> Floats:
         """Return (n,) sums of `values` over decisions whose time is not before one's own."""
         tail = np.cumsum(values[self.order][::-1])[::-1]
+        found: Floats = tail[self.first][self.back]
+        return found
+
+    def sums_from(self, values: Floats) -> Floats:
+        """Return (n, p) `sum_from` of each column."""
+        tail = np.cumsum(values[self.order][::-1], axis=0)[::-1]
         found: Floats = tail[self.first][self.back]
         return found
 
@@ -309,6 +338,18 @@ class Ordinal:
         upper, lower = self._sides(score, self._dense_thresholds(score))
         above, below = expit(upper), expit(lower)
         return self.weight * (above + below - 1), self.weight * (above * (1 - above) + below * (1 - below))
+
+    def hessian(self, score: Floats, z: Floats) -> Floats:
+        """Return (p, p) second derivatives of the loss over the coefficients of (n, p) columns, the thresholds following."""
+        upper, lower = self._sides(score, self._dense_thresholds(score))
+        above, below = expit(upper) * expit(-upper), expit(lower) * expit(-lower)
+        _, own = _threshold_slopes(upper, lower, self._place, self.weight, len(self._present))
+        mixed = np.zeros((len(self._present) + 1, z.shape[1]))
+        np.add.at(mixed, self._place, -(self.weight * above)[:, None] * z)
+        np.add.at(mixed, self._place + 1, -(self.weight * below)[:, None] * z)
+        mixed = mixed[1:-1]
+        found: Floats = z.T @ ((self.weight * (above + below))[:, None] * z) - mixed.T @ np.linalg.solve(own, mixed)
+        return found
 
     def thresholds(self, score: Floats) -> Floats:
         """Return the (levels - 1,) thresholds of least loss for (n,) scores, never falling; Newton on a convex loss.

@@ -15,6 +15,9 @@ from theracast_models.outcomes import SCALES, Kind
 
 Floats = NDArray[np.float64]
 
+CAUSE_SPECIFIC = "log cause-specific hazard"
+"""The scale of explanations where a competing event may come first."""
+
 
 @dataclass(frozen=True)
 class Asking:
@@ -45,6 +48,9 @@ class Answer:
         modalities: (n, n_modalities) the same, summed by modality.
         more: n records of what else is said of this endpoint: conformal sets, similar patients, validated performance.
         unit: of a number.
+        competing: (n, K) chances that the competing event comes first and by each horizon, where there is one. The
+            explanation is then of the log cumulative hazard of this event alone, of which `estimates` are no function:
+            what it adds up to is told beside them, as `on_scale`.
     """
 
     endpoint: str
@@ -59,6 +65,7 @@ class Answer:
     modalities: pd.DataFrame
     more: Sequence[dict[str, Any]] = ()
     unit: str | None = None
+    competing: Floats | None = None
 
     @property
     def estimate(self) -> Floats:
@@ -113,9 +120,13 @@ class Answer:
             }
             for place, asking in enumerate(self.asked)
         ]
-        return {"kind": self.kind, "scale": SCALES[self.kind], "answers": told} | (
-            {} if self.unit is None else {"unit": self.unit}
-        )
+        found: dict[str, Any] = {"kind": self.kind, "scale": SCALES[self.kind], "answers": told}
+        if self.competing is not None:
+            for place, one in enumerate(told):
+                one["competing"] = float(self.competing[row, place])
+            on_scale = float(self.base[row] + self.contributions.to_numpy()[row].sum())
+            found |= {"scale": CAUSE_SPECIFIC, "on_scale": on_scale}
+        return found | ({} if self.unit is None else {"unit": self.unit})
 
 
 @dataclass(frozen=True)

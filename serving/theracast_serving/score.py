@@ -10,6 +10,7 @@ from theracast_data.endpoint_values import endpoint_columns
 from theracast_data.errors import SchemaError
 from theracast_data.events.access import EVENTS_COLUMN
 from theracast_data.sources import Inputs, OneHotSpec, TableSource, snake_case
+from theracast_data.spelling import header_key
 from theracast_models.prediction import Prediction
 from theracast_models.response_model import ResponseModel
 
@@ -50,9 +51,9 @@ def unknown_columns(model: ResponseModel, frame: pd.DataFrame) -> list[str]:
     """Return the columns of a raw table that mean nothing to the model, under any spelling. It knows the outcomes."""
     headers = [header for source in model.inputs.tables for header in _headers(source)]
     headers += [] if model.inputs.events is None else [EVENTS_COLUMN]
-    endpoints = endpoint_columns(head.endpoint for head in model.heads)
-    known = {snake_case(header) for header in [*headers, *endpoints]}
-    return [str(column) for column in frame.columns if snake_case(str(column)) not in known]
+    headers += endpoint_columns([head.endpoint for head in model.heads])
+    known = {key(header) for header in headers for key in (snake_case, header_key)}
+    return [name for name in map(str, frame.columns) if not known & {snake_case(name), header_key(name)}]
 
 
 def describe_unknown(inputs: Inputs, columns: list[str]) -> list[str]:

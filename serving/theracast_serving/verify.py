@@ -183,6 +183,8 @@ def additivity_error(answers: Sequence[Mapping[str, Any]]) -> float:
 
 def _on_its_scale(answer: Mapping[str, Any]) -> float | None:
     """Return the leading answer as log-odds, log cumulative hazard or number; None for a probability of 0 or 1."""
+    if "on_scale" in answer:  # a competing event may come first: the chance is no function of this hazard alone
+        return float(answer["on_scale"])
     if "value" in answer:
         return float(answer["value"])
     probability = float(answer["probability"])

@@ -169,7 +169,9 @@ def test_scoring_sees_what_training_saw(tmp_path: Path, same_day: str) -> None:
     scored = cohort_from_frame(asked_rows(cohort, rows), inputs_of(**changes), endpoints=ENDPOINTS)
     same(cohort, scored)
     assert not [
-        note for note in scored.notes if note.kind in ("outside-inclusion", "no-longer-at-risk", "asked-late", "asked-before-trigger")
+        note
+        for note in scored.notes
+        if note.kind in ("outside-inclusion", "no-longer-at-risk", "asked-late", "asked-before-trigger")
     ]
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from theracast_data.endpoint_values import derive_endpoints, endpoint_columns, event_within, read_endpoints
 from theracast_data.endpoints import DAYS_PER, Endpoint
@@ -139,3 +139,58 @@ def test_the_columns_that_endpoints_need() -> None:
         endpoint(kind="time_to_event", time="t", event="e"),
     ]
     assert endpoint_columns(endpoints) == ["R", "t", "c", "e"]
+
+
+def test_a_change_is_counted_from_its_baseline() -> None:
+    change = endpoint(name="change", kind="continuous", column="later", baseline="first")
+    raw = pd.DataFrame({"later": ["5", "NA", "1.5", "7"], "first": ["2", "3", "4", ""]}, dtype=object)
+    found = derive_endpoints(raw, [change])["change"].tolist()
+    assert found[0] == 3
+    assert found[2] == -2.5
+    assert np.isnan([found[1], found[3]]).all()
+    assert endpoint_columns([change]) == ["later", "first"]
+    with pytest.raises(SchemaError, match="there is no column 'first'"):
+        derive_endpoints(raw[["later"]], [change])
+
+
+def test_a_competing_event_is_told_apart_from_censoring() -> None:
+    cells = ["relapsed", "died", "alive", ".", "Died"]
+    one = endpoint(kind="time_to_event", time="t", event="f", unit="day", marks=["relapsed"], competing=["died"])
+    frame = derive({"t": [1, 2, 3, 4, 5], "f": cells}, one, missing=["."])
+    np.testing.assert_array_equal(frame["y.event"], [1.0, 2.0, 0.0, np.nan, 2.0])
+    followed = {"time": "t", "event": "f", "unit": "day", "marks": ["relapsed"], "competing": ["died"]}
+    within = derive(
+        {"t": [9, 9, 9, 9, 12], "f": cells}, endpoint(kind="binary", follow_up=followed, horizon=10), missing=["."]
+    )
+    np.testing.assert_array_equal(within["y"], [1.0, 0.0, np.nan, np.nan, 0.0])
+    codes = endpoint(kind="time_to_event", time="t", event="f", competing=[2, 3])
+    assert derive({"t": [1, 1, 1, 1], "f": ["1", 2, 3.0, 0]}, codes)["y.event"].tolist() == [1.0, 2.0, 2.0, 0.0]
+
+
+def test_a_misspelt_competing_event_is_not_censoring_in_silence() -> None:
+    one = endpoint(kind="time_to_event", time="t", event="f", marks=["relapsed"], competing=["dead"])
+    with pytest.raises(SchemaError, match=r"none of them marks a competing event \(`competing`\), declared is dead"):
+        derive({"t": [1, 2, 3], "f": ["relapsed", "died", "alive"]}, one)
+    nobody = derive({"t": [1, 2], "f": ["relapsed", "alive"]}, one)
+    assert nobody["y.event"].tolist() == [1.0, 0.0], "nobody died: possible"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"kind": "time_to_event", "time": "t", "censored": "f", "competing": [2]}, "say `event`, not `censored`"),
+        ({"kind": "time_to_event", "time": "t", "event": "f", "competing": [2, "1"]}, "means one of the two"),
+        (
+            {
+                "kind": "binary",
+                "follow_up": {"time": "t", "event": "f", "competing": [2]},
+                "horizon": 6,
+                "positive": "event_free",
+            },
+            "say positive: event",
+        ),
+    ],
+)
+def test_competing_events_that_make_no_sense_are_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        endpoint(**more)

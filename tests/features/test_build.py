@@ -268,3 +268,52 @@ def test_tables_of_one_kind_or_of_nothing(names: tuple[str, ...], tmp_path: Path
 def test_a_cohort_without_decisions_gives_a_table_without_rows() -> None:
     """All columns are there."""
     assert build_features(cohort_of([]), EVERYTHING).frame.shape == (0, 13)
+
+
+def test_an_interaction_is_the_column_in_one_category_and_nothing_in_the_others() -> None:
+    told = {"kind": "interaction", "name": "in_melanoma", "category": "cancer_type", "level": "Melanoma"}
+    section = FeatureSection.model_validate(
+        {
+            "missing_indicators": "none",
+            "derived": [
+                told | {"column": "tmb", "centre": 10},
+                told | {"name": "counted", "column": "lymphocytes", "centre": 900, "label": "L"},
+                told | {"name": "unstable", "column": "msi"},
+            ],
+        }
+    )
+    rows = [
+        {"cancer_type": "Melanoma", "tmb": 16.0, "lymphocytes": 3000.0, "msi": 1.0},
+        {"cancer_type": "NSCLC", "tmb": 16.0, "lymphocytes": 3000.0, "msi": 1.0},
+        {"cancer_type": "NSCLC"},
+        {"cancer_type": "Melanoma"},
+        {"tmb": 16.0, "lymphocytes": 3000.0, "msi": 1.0},
+    ]
+    table = build_features(cohort_of(rows), section)
+    found = table.frame[["treat.in_melanoma", "treat.counted", "treat.unstable"]].to_numpy()
+    nan = np.nan
+    # Of lymphocytes the log1p, as linear models see them, and their cap is not applied.
+    expected = [[6, np.log(3001 / 901), 1], [0, 0, 0], [0, 0, 0], [nan, nan, nan], [nan, nan, nan]]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    labels = {spec.name: spec.label for spec in table.catalogue}
+    assert labels["treat.in_melanoma"] == "Tumour mutational burden, under Melanoma"
+    assert labels["treat.counted"] == "L"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"level": "Renal"}, "Its levels in the study are: Melanoma, NSCLC"),
+        ({"category": "age"}, "Its levels in the study are: none"),
+        ({"column": "cancer_type"}, "give a numeric column"),
+        ({"column": "ancestry"}, "covariate"),
+        ({"column": "tbm"}, "tmb"),
+    ],
+)
+def test_an_interaction_that_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
+    told = {"kind": "interaction", "name": "x", "column": "tmb", "category": "cancer_type", "level": "Melanoma"}
+    cohort = cohort_of([{"cancer_type": "NSCLC", "tmb": 1.0}])
+    with pytest.raises(StudyError, match=message):
+        build_features(
+            cohort, FeatureSection.model_validate({"missing_indicators": "none", "derived": [told | change]})
+        )

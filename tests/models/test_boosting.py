@@ -96,6 +96,18 @@ def test_adds_up(make_table, make_holes, seed: int) -> None:
     np.testing.assert_allclose(base + phi.sum(axis=1), model.log_odds(holes), atol=1e-8)
 
 
+def test_explanation_follows_the_trees_of_the_last_fit(make_table) -> None:
+    table, y = make_table(1, 120)
+    model = Boosting(**SMALL).fit(table, y)
+    before = model.contributions(table)[1]
+    copy = model.refit(table, 1 - y)
+    model.fit(table, 1 - y)
+    for one in (model, copy):
+        base, phi = one.contributions(table)
+        assert not np.array_equal(phi, before)
+        np.testing.assert_allclose(base + phi.sum(axis=1), one.log_odds(table), atol=1e-9)
+
+
 def test_columns_are_taken_by_name(fitted) -> None:
     model, table = fitted
     turned = tuple(reversed(table.catalogue))

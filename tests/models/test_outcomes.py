@@ -59,6 +59,19 @@ def test_gradient_and_curvature_are_those_of_the_loss(kind: str) -> None:
         assert gradient.sum() == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["time_to_event", "ordinal"])
+def test_the_hessian_is_that_of_the_loss(kind: str) -> None:
+    score, outcomes = _drawn(8)
+    outcome = outcomes[kind]
+    assert isinstance(outcome, Survival | Ordinal)
+    z = np.random.default_rng(8).normal(size=(N, 3))
+    step, found = 1e-5, np.zeros((3, 3))
+    for column in range(3):
+        ahead, behind = (outcome.slopes(score + sign * step * z[:, column])[0] for sign in (1, -1))
+        found[column] = z.T @ (ahead - behind) / (2 * step)
+    np.testing.assert_allclose(outcome.hessian(score, z), found, atol=1e-5)
+
+
 def test_the_partial_likelihood_equals_a_slow_loop_and_statsmodels() -> None:
     from statsmodels.duration.hazard_regression import PHReg
 

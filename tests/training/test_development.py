@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from theracast_data.decisions.section import LANDMARK
+from theracast_features.specs import FeatureSpec, FeatureTable
 from theracast_training.comparisons import Judged, evaluate_by_day, part_rival
-from theracast_training.develop import run_task
-from theracast_training.development import final_task, part_tasks
+from theracast_training.develop import run_task, simplicity
+from theracast_training.development import families_for, final_task, part_tasks
 from theracast_training.metrics import auc
 from theracast_training.prepare import Prepared, prepare
 from theracast_training.study import parse_study
@@ -113,3 +114,30 @@ def test_performance_is_told_by_day_of_decision(prepared: Prepared) -> None:
     assert found["B"]["21"]["auc"] == 0.0
     assert found["B"]["21"]["n"] == int((days[rows] == 21).sum())
     assert evaluate_by_day({"B": Judged(rows, probability)}, prepared) == {}
+
+
+def test_where_kinds_of_data_are_often_absent_their_fusion_counts_as_the_simplest() -> None:
+    table = _kinds(np.array([[1.0, 2.0]] * 20))
+    assert simplicity(table)[0] == "elasticnet"
+    lacking = np.array([[1.0, 2.0]] * 20)
+    lacking[0, 1] = np.nan
+    assert simplicity(_kinds(lacking))[0] == "late"
+    assert sorted(simplicity(_kinds(lacking))) == sorted(simplicity(table))
+
+
+def test_kinds_are_fused_only_where_there_are_several() -> None:
+    both = _kinds(np.ones((3, 2)))
+    assert families_for(both, ("elasticnet", "late")) == ("elasticnet", "late")
+    one = both.of_modality("lab")
+    assert families_for(one, ("elasticnet", "late", "gated")) == ("elasticnet",)
+    assert families_for(one, ("late",)) == ("late",)
+
+
+def _kinds(values: np.ndarray) -> FeatureTable:
+    catalogue = tuple(
+        FeatureSpec(name=f"{kind}.a", modality=kind, kind="numeric", label=kind, columns=(kind,))
+        for kind in ("lab", "imaging")
+    )
+    frame = pd.DataFrame(values, columns=[spec.name for spec in catalogue])
+    ids = [str(row) for row in range(len(values))]
+    return FeatureTable(frame, catalogue, pd.DataFrame({"subject_id": ids, "site": "A", "index_time": pd.NaT}))

@@ -45,7 +45,8 @@ def test_it_is_searched_where_it_is_named_and_nowhere_else() -> None:
     assert searched_families(("stack",)) == ["elasticnet", "lightgbm"]
     assert searched_families(("cnn", "stack")) == ["elasticnet", "lightgbm", "cnn"]
     assert searched_families(("cnn",)) == ["cnn"]
-    assert "cnn" not in SearchSection().families
+    assert searched_families(("neural", "cnn", "stack")) == ["elasticnet", "lightgbm", "neural", "cnn"]
+    assert not {"cnn", "neural"} & set(SearchSection().families)
     assert set(MOST_TRIALS) < set(SEARCH_SPACES) == set(FIRST_TRY)
     assert [trials_of("cnn", 50), trials_of("cnn", 2), trials_of("elasticnet", 50)] == [3, 2, 50]
 
@@ -85,3 +86,37 @@ def test_its_recipe_is_not_harmonised() -> None:
     table, _ = pictured(20)
     assert not recipe_of("cnn", {}, table).harmonise
     assert recipe_of("elasticnet", {}, table).harmonise
+
+
+@pytest.mark.slow
+def test_curves_are_searched_for_times_to_an_event(tmp_path: Path) -> None:
+    """A hazard that is high at both ends: of three families the one with curves has the least loss, and is chosen."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(240, 3))
+    time = rng.exponential(size=240) * np.exp(-1.5 * (x[:, 0] ** 2 - 1)) * 300
+    catalogue = tuple(FeatureSpec(f"lab.x{j}", "lab", "numeric", f"X{j}", (f"x{j}",)) for j in range(3))
+    frame = pd.DataFrame(x, columns=[one.name for one in catalogue])
+    ids = [str(one) for one in range(240)]
+    decisions = pd.DataFrame({"subject_id": ids, "site": "A", "index_time": pd.NaT, "calendar": np.nan})
+    event = (time < 900).astype(float)
+    target = Target((time < 365).astype(float), np.minimum(time, 900), event, (365.0, 180.0), kind="time_to_event")
+    task = Task(
+        key="final",
+        table=FeatureTable(frame, catalogue, decisions),
+        target=target,
+        learn=np.arange(200),
+        judged=np.arange(200, 240),
+        families=("elasticnet", "neural"),
+        search=SearchSection(families=("elasticnet", "neural"), trials=3),
+        validation=ValidationSection(scheme=SchemeSection(inner=3)),
+        trials=3,
+        seed=0,
+        journals=tmp_path,
+    )
+    result = run_task(task)
+    losses = {family: search.loss for family, search in result.choice.searches.items()}
+    assert losses["neural"] < losses["elasticnet"] - 0.1
+    assert result.choice.family == "neural"
+    assert result.judgement is not None
+    assert np.corrcoef(result.judgement.linear, x[200:, 0] ** 2)[0, 1] > 0.9
+    assert (result.judgement.answers[:, 0] > result.judgement.answers[:, 1]).all()

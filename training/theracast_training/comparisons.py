@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,8 @@ from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
+from theracast_models.links import HazardLink, answers, fit_link
+from theracast_models.published import Published
 from theracast_training.continuous_evaluation import evaluate_continuous
 from theracast_training.develop import Judgement, TaskResult, curve_days
 from theracast_training.evaluation import compare_paired, evaluate_binary
@@ -20,7 +22,7 @@ from theracast_training.ordinal_evaluation import evaluate_ordinal
 from theracast_training.prepare import Prepared
 from theracast_training.splits import Folds
 from theracast_training.study import BaselineSection
-from theracast_training.survival_evaluation import evaluate_survival
+from theracast_training.survival_evaluation import compare_survival, evaluate_survival
 from theracast_training.target import Target
 
 Floats = NDArray[np.float64]
@@ -55,6 +57,15 @@ class Judged:
         parts = (None if one is None else one[kept] for one in (self.linear, self.answers, self.curve))
         return Judged(self.rows[kept], self.probability[kept], *parts)
 
+    def where(self, known: NDArray[np.bool_]) -> Judged:
+        """Return the same with NaN for all decisions but these."""
+
+        def masked(values: Floats | None) -> Any:
+            return None if values is None else np.where(known.reshape(-1, *[1] * (values.ndim - 1)), values, np.nan)
+
+        parts = (masked(one) for one in (self.linear, self.answers, self.curve))
+        return Judged(self.rows, masked(self.probability), *parts)
+
 
 @dataclass(frozen=True)
 class Rival:
@@ -79,26 +90,52 @@ def baseline_rival(baseline: BaselineSection, prepared: Prepared, folds: Folds, 
     Where an input is missing the score cannot be computed, and the decision counts as without score.
     """
     score = published_score(baseline.score)
-    learn = prepared.table.take(prepared.learn)
+    places = {**_development_places(prepared), **prepared.external}
+    if prepared.target.kind == "time_to_event":
+        answer = _score_of_time(baseline, prepared)
+    else:
+        answer = _score_of_outcome(baseline, prepared, folds, seed=seed)
+
+    def judge(rows: Rows) -> Judged:
+        table = prepared.table.take(rows)
+        values, units = table_values(table)
+        known = np.isfinite(score.log_odds(values, inputs=baseline.inputs, units=units))
+        return Judged.of(rows, answer(table)).where(known)
+
+    return Rival(score.name, "baseline", calibrated=True, judged={site: judge(rows) for site, rows in places.items()})
+
+
+def _score_of_outcome(
+    baseline: BaselineSection, prepared: Prepared, folds: Folds, *, seed: int
+) -> Callable[[FeatureTable], Judgement]:
     target = prepared.target.take(prepared.learn)
     fitted = fit_calibrated(
-        Recipe("published", {"score": score.name, "inputs": baseline.inputs}),
-        learn,
+        Recipe("published", {"score": baseline.score, "inputs": baseline.inputs}),
+        prepared.table.take(prepared.learn),
         target.y,
         folds=folds,
         weight=target.weight(),
         replicates=0,
         seed=seed,
     )
+    return lambda table: Judgement.by(fitted, table)
 
-    def answer(table: FeatureTable) -> Floats:
-        values, units = table_values(table)
-        computable = np.isfinite(score.log_odds(values, inputs=baseline.inputs, units=units))
-        return np.where(computable, fitted.probability(table), np.nan)
 
-    places = {**_development_places(prepared), **prepared.external}
-    judged = {site: Judged(rows, answer(prepared.table.take(rows))) for site, rows in places.items()}
-    return Rival(score.name, "baseline", calibrated=True, judged=judged)
+def _score_of_time(baseline: BaselineSection, prepared: Prepared) -> Callable[[FeatureTable], Judgement]:
+    """Return the score as a log-hazard. It was made for another question: the development decisions say which way it ranks."""
+    model = Published(baseline.score, baseline.inputs)
+    target = prepared.target.take(prepared.learn)
+    outcome, raw = target.outcome(), model.log_odds(prepared.table.take(prepared.learn))
+    rises_with_hazard = float(outcome.slopes(np.zeros(len(raw)))[0] @ raw) < 0
+    turn = 1.0 if rises_with_hazard else -1.0
+    link = fit_link(turn * raw, outcome, target.asked)
+    assert isinstance(link, HazardLink)
+
+    def judge(table: FeatureTable) -> Judgement:
+        linear = link.apply(turn * model.log_odds(table))
+        return Judgement(answers(link, linear), linear, link.by(curve_days(link.horizons), linear))
+
+    return judge
 
 
 def _development_places(prepared: Prepared) -> dict[str, Rows]:
@@ -261,7 +298,27 @@ def compare_with(rivals: Sequence[Rival], own: Mapping[str, Judged], prepared: P
                 bootstrap=prepared.study.report.bootstrap,
                 seed=prepared.study.search.seed,
             )
+            if target.kind == "time_to_event":
+                found |= {"survival": _compare_times(target, mine, theirs, prepared)}
             records.append(
                 {"against": rival.name, "kind": rival.kind, "site": site, "calibrated": rival.calibrated} | found
             )
     return records
+
+
+def _compare_times(target: Target, mine: Judged, theirs: Judged, prepared: Prepared) -> dict[str, Any]:
+    """Return the paired difference of the C-indices of the same decisions."""
+    assert target.time is not None
+    assert target.event is not None
+    assert mine.linear is not None
+    assert theirs.linear is not None
+    return compare_survival(
+        target.time,
+        target.event,
+        mine.linear,
+        theirs.linear,
+        tau=max(target.horizons),
+        group=prepared.patients(mine.rows),
+        bootstrap=prepared.study.report.bootstrap,
+        seed=prepared.study.search.seed,
+    )

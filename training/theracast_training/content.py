@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureSpec
+from theracast_training.endpoint_content import HEADLINES, EndpointContent, Headline, Terms
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,8 @@ class ReportContent:
         seed: seed of the run.
         development: sites that developed the model.
         external: sites that took no part, in the order of the study.
-        cohort: one record a site: `site`, `decisions`, `known` (decisions with a known outcome), `events`.
+        cohort: one record a site: `site`, `decisions`, `known` (decisions with a known outcome, or that were followed),
+            `events` (those with the outcome, or the event; None where the endpoint is a number).
         attrition: `AuditReport.to_json()["attrition"]`: `site`, `reason`, `dropped`, `left`.
         findings: `AuditReport.to_json()["findings"]`: `check`, `severity`, `site`, `column`, `message`, `why`,
             `remedy`, `accepted` (the reason, or None); the accepted ones are among them.
@@ -45,9 +47,10 @@ class ReportContent:
             `number`, `loss`, `state`; may be empty).
         evaluations: the model's own: `{"cv": {...}, "external": {site: {...}}, "baselines": {name: {site: {...}}},
             "single_modality": {modality: {site: {...}}}, "without_modality": {modality: {site: {...}}},
-            "by_day": {site: {day: {...}}}}`, each innermost one an answer of `evaluate_binary`. `cv`
-            may be empty; a missing part counts as empty. Sites of baselines and modalities may include `cv`.
-        curves: site (or `cv`) to the answer of `curves`.
+            "by_day": {site: {day: {...}}}, "statistics": {...}}`, each innermost one an answer of `evaluate_target`, the last
+            as of `study_statistics`. `cv` may be empty; a missing part counts as empty. Sites of baselines and modalities
+            may include `cv`.
+        curves: site (or `cv`) to its curves; see `endpoint_curves.site_curves`.
         comparisons: one record a comparison: `against` (name of a baseline or modality), `kind` (`baseline`,
             `modality` or `without`), `site` (or `cv`), `calibrated` (False for a score that only ranks), and the answer of
             `compare_paired(y, p_model, p_other)` merged in.
@@ -59,6 +62,11 @@ class ReportContent:
         fingerprint: hash of the sources and the resolved study.
         limits: sentences beyond those that follow from the numbers.
         seconds: duration of the training, None where not measured.
+        terms: the words for the primary endpoint; by default it is a yes or no named by `endpoint`.
+        further: the other endpoints that the model answers.
+        study: what the study file says and no figure shows: `statement` (key to sentence), `thresholds`, `include`,
+            `calendar` (first and last year of the development decisions, or None), `treatments`, `baselines`, `gates`,
+            `sources`, `transforms`, `harmonised`, `indicators`, `fairness`; a missing part counts as empty.
     """
 
     name: str
@@ -85,6 +93,31 @@ class ReportContent:
     fingerprint: str
     limits: Sequence[str] = field(default=())
     seconds: float | None = None
+    terms: Terms | None = None
+    further: Sequence[EndpointContent] = ()
+    study: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> Terms:
+        """The words for the primary endpoint."""
+        return self.terms or Terms(label=self.endpoint, leading=self.endpoint)
+
+    @property
+    def headline(self) -> Headline:
+        """The figure that leads for the primary endpoint."""
+        return HEADLINES[self.asked.kind]
+
+    @property
+    def statistics(self) -> Mapping[str, Any]:
+        """What was asked of the figures; empty where nothing was."""
+        return self.evaluations.get("statistics") or {}
+
+    @property
+    def primary(self) -> EndpointContent:
+        """The primary endpoint, in the form of the others."""
+        return EndpointContent(
+            "primary", self.asked, self.family, self.choice, self.performance, self.curves, self.statistics
+        )
 
     @property
     def performance(self) -> dict[str, Mapping[str, Any]]:

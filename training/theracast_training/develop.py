@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, Recipe, fit_calibrated, out_of_fold
-from theracast_models.links import HazardLink, answers
+from theracast_models.links import HazardLink
+from theracast_models.presence import present_modalities
 from theracast_models.stack import fusion_weights
 from theracast_training.patterns import HeldOut, answers_by_pattern
 from theracast_training.search import FamilySearch, FoldData, cut_folds, mean_loss, trials_of, tune
@@ -22,9 +23,13 @@ from theracast_training.target import Target
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
-SIMPLICITY = ("elasticnet", "late", "lightgbm", "gated", "cnn", "stack")
+SIMPLICITY = ("elasticnet", "late", "lightgbm", "neural", "gated", "cnn", "stack")
+OFTEN_LACKING = 0.05
+"""Share of decisions without any value of some kind of data, from which on a fusion of kinds is the simpler model."""
 STACKED = ("elasticnet", "lightgbm")
-"""What a stack is made of, beside other families that are named."""
+"""What a stack is made of, beside networks that are named."""
+FUSIONS = ("late", "gated")
+"""Families that fuse kinds of data themselves."""
 
 
 CURVE = 24
@@ -100,8 +105,8 @@ class Judgement:
     def by(cls, fitted: CalibratedModel, table: FeatureTable) -> Judgement:
         """Return the answers of a fitted model."""
         linear, link = fitted.log_odds(table), fitted.calibration
-        curve = link.by(curve_days(link.horizons), linear) if isinstance(link, HazardLink) else None
-        return cls(answers(link, linear), linear, curve)
+        curve = fitted.by(curve_days(link.horizons), linear, table) if isinstance(link, HazardLink) else None
+        return cls(fitted.answers_of(linear, table), linear, curve)
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ class TaskResult:
 
 
 def searched_families(families: Sequence[str]) -> list[str]:
-    """Return the families that need a search of their own; a stack is built from two, and others that are named."""
+    """Return the families that need a search of their own, those of which a stack is made among them."""
     always = STACKED if "stack" in families else ()
     return [family for family in SIMPLICITY[:-1] if family in families or family in always]
 
@@ -144,6 +149,7 @@ def run_task(task: Task, on_trial: Callable[[], None] = lambda: None) -> TaskRes
     choice = choose(
         {family: searches[family] for family in searches if family in task.families},
         one_standard_error=task.search.one_standard_error,
+        order=simplicity(table),
     )
     judgement, by_pattern = None, {}
     if len(task.judged):
@@ -166,7 +172,7 @@ def search_stack(
     seed: int,
 ) -> FamilySearch:
     """Return the stack of the best recipes; each fold is judged with weights learned on the other folds."""
-    members = [search.recipe for search in searches.values()]
+    members = [search.recipe for family, search in searches.items() if family not in FUSIONS]
     outcome = target.outcome()
     columns = np.column_stack([out_of_fold(member, table, outcome, folds, seed=seed) for member in members])
     tested = [test for _, test in folds]
@@ -179,8 +185,14 @@ def search_stack(
     return FamilySearch(recipe, tuple(losses))
 
 
-def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool) -> Choice:
-    """Return the family with the least inner loss, or the simplest within one standard error of it.
+def simplicity(table: FeatureTable) -> tuple[str, ...]:
+    """Return the families, the simplest first: where many lack a kind of data, fusing kinds before filling columns in."""
+    lacking = float((~present_modalities(table)).any(axis=1).mean()) if len(table) else 0.0
+    return ("late", *(family for family in SIMPLICITY if family != "late")) if lacking >= OFTEN_LACKING else SIMPLICITY
+
+
+def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool, order: Sequence[str] = SIMPLICITY) -> Choice:
+    """Return the family with the least inner loss, or the simplest (by `order`) within one standard error of it.
 
     Source of the rule: Breiman, Friedman, Olshen and Stone, Classification and Regression Trees, 1984, section 3.4.3.
     """
@@ -188,7 +200,7 @@ def choose(searches: dict[str, FamilySearch], *, one_standard_error: bool) -> Ch
     limit = searches[best].loss + searches[best].standard_error
     losses = ", ".join(f"{family} {search.loss:.4f}" for family, search in searches.items())
     if one_standard_error:
-        simplest = next(family for family in SIMPLICITY if family in searches and searches[family].loss <= limit)
+        simplest = next(family for family in order if family in searches and searches[family].loss <= limit)
         if simplest != best:
             reason = f"simplest family within one standard error of {best} (limit {limit:.4f}); inner loss: {losses}"
             return Choice(simplest, reason, searches)

@@ -14,7 +14,7 @@ from theracast_data.modality import Modality
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import CalibratedModel, fit_calibrated
 from theracast_training.comparisons import Judged, Rival, baseline_rival, part_rival
-from theracast_training.develop import Judgement, Task, TaskResult, nested_tasks
+from theracast_training.develop import FUSIONS, Judgement, Task, TaskResult, nested_tasks
 from theracast_training.patterns import patterns_to_judge, pooled
 from theracast_training.prepare import Prepared, search_key
 from theracast_training.workers import run_tasks
@@ -100,7 +100,8 @@ def develop(prepared: Prepared, *, jobs: int, progress: Progress, rivals: bool =
     nested = [results[task.key] for task in outer]
     if nested:
         own = {"cv": _out_of_fold(prepared, nested)} | own
-    published = prepared.study.published if rivals and prepared.target.kind == "binary" else ()
+    ranks = prepared.target.kind in ("binary", "time_to_event")
+    published = prepared.study.published if rivals and ranks else ()
     held_against = [baseline_rival(one, prepared, chosen.folds, seed=final.seed) for one in published]
     for part in parts:
         judged = [results[task.key] for task in part.tasks[1:]]
@@ -128,13 +129,19 @@ def final_task(prepared: Prepared) -> Task:
         target=prepared.target.take(prepared.learn),
         learn=np.arange(count),
         judged=np.array([], dtype=np.intp),
-        families=study.search.families,
+        families=families_for(prepared.table, study.search.families),
         search=study.search,
         validation=study.validation,
         trials=study.search.trials,
         seed=study.search.seed,
         journals=home() / "tuning" / search_key(prepared),
     )
+
+
+def families_for(table: FeatureTable, families: Sequence[str]) -> tuple[str, ...]:
+    """Return the families without those that fuse kinds of data, where there is one kind only and others are named."""
+    others = tuple(family for family in families if family not in FUSIONS)
+    return others if others and len(table.modalities) < 2 else tuple(families)
 
 
 @dataclass(frozen=True)

@@ -159,18 +159,23 @@ def score_distribution(curve: Mapping[str, Any], ax: Axes, *, colour: str, limit
 
 def decision(curve: Mapping[str, Any], ax: Axes, *, colour: str, title: str, legend: bool = False) -> Axes:
     """Draw net benefit over the threshold against treating all and treating none."""
-    found = curve["decision"]
-    threshold = found["threshold"]
+    threshold = curve["decision"]["threshold"]
+    found = {
+        name: np.array([np.nan if one is None else one for one in values], dtype=np.float64)
+        for name, values in curve["decision"].items()
+        if isinstance(values, list)
+    }
     ax.axhline(0, color=MUTED, linewidth=1.0, label="treat nobody")
     ax.plot(
         threshold, found["treat_all"], color="#9aa5b1", linewidth=1.2, linestyle=(0, (4, 1.5)), label="treat everyone"
     )
-    if found["net_benefit_low"]:
+    if len(found["net_benefit_low"]):
         ax.fill_between(
             threshold, found["net_benefit_low"], found["net_benefit_high"], color=colour, alpha=0.15, linewidth=0
         )
     ax.plot(threshold, found["net_benefit"], color=colour, label="treat by the model")
-    top = max(found["net_benefit_high"] or found["net_benefit"])
+    heights = found["net_benefit_high"] if len(found["net_benefit_high"]) else found["net_benefit"]
+    top = float(np.nanmax(heights)) if np.isfinite(heights).any() else 0.1
     ax.set(xlim=(threshold[0], threshold[-1]), ylim=(-0.12 * max(top, 0.1), 1.08 * max(top, 0.1)), title=title)
     ax.set(xlabel="Threshold probability", ylabel="Net benefit")
     ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

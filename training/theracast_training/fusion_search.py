@@ -30,5 +30,5 @@ FIRST_TRIES: Mapping[str, dict[str, Any]] = {
     "gated": {"decay": 0.1, "gate_decay": 1.0, "dropout": 0.3, "hidden": 0},
 }
 """To join `search.FIRST_TRY`."""
-TRIALS: Mapping[str, int] = {"late": 5, "gated": 20}
+TRIALS: Mapping[str, int] = {"late": 3, "gated": 12}
 """To join `search.MOST_TRIALS`: a late fusion tunes its members itself, a gated one trains a network in each fold."""

@@ -87,6 +87,29 @@ def observed_against_estimate(
     return _grid(ax)
 
 
+def group_means(evaluation: Mapping[str, Any], ax: Axes, *, colour: str, unit: str) -> Axes:
+    """Draw the means of groups of rising estimate with intervals, and the calibration line, over the line of identity.
+
+    `evaluation` is an answer of `evaluate_continuous`: its groups hold ten decisions or more, so that none is shown alone.
+    """
+    groups = evaluation["groups"]
+    reach = [one["predicted"] for one in groups]
+    bounds = [one[end] for one in groups for end in ("low", "high", "observed") if one[end] is not None]
+    margin = 0.06 * ((max(reach + bounds) - min(reach + bounds)) or 1.0)
+    ends = np.array([min(reach + bounds) - margin, max(reach + bounds) + margin])
+    ax.plot(ends, ends, color=IDEAL, linewidth=0.9, zorder=1)
+    if evaluation["calibration_slope"] is not None and len(groups) > 1:
+        x = np.array([min(reach), max(reach)])
+        line = evaluation["calibration_intercept"] + evaluation["calibration_slope"] * x
+        ax.plot(x, line, color=colour, linestyle=DASHES[1])
+    for one in groups:
+        if one["low"] is not None:
+            ax.plot([one["predicted"]] * 2, [one["low"], one["high"]], color=INK, linewidth=0.9, zorder=3)
+        ax.plot(one["predicted"], one["observed"], "o", color=INK, markersize=3.8, zorder=4)
+    ax.set(xlim=ends, ylim=ends, aspect="equal", xlabel=f"Estimate ({unit})", ylabel=f"Observed ({unit})")
+    return _grid(ax)
+
+
 def _grid(ax: Axes, *, axis: Literal["both", "y"] = "both") -> Axes:
     ax.grid(True, axis=axis, color=GRID, linewidth=0.7)
     return ax

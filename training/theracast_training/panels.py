@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from matplotlib.figure import Figure
 
 from theracast_training import figures
 from theracast_training.content import NESTED, ReportContent
+from theracast_training.endpoint_content import Headline
 from theracast_training.wording import (
     NESTED_LABEL,
     calibration_verdict,
@@ -20,38 +21,57 @@ from theracast_training.wording import (
 )
 
 SHOWN_FEATURES = 12
+SCALES = {"binary": "log-odds", "time_to_event": "log-hazard", "ordinal": "log-odds", "continuous": "estimate"}
+"""What contributions add up to, by kind of endpoint."""
 
 
-def site_order(content: ReportContent) -> list[str]:
+class Judged(Protocol):
+    """What was judged at sites, with its curves: a whole report, or one of its endpoints."""
+
+    @property
+    def performance(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    @property
+    def curves(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+def site_order(content: Judged) -> list[str]:
     """Return the sites in the order that fixes their colours: cross-validation first, then as in the study."""
     return list(content.performance)
 
 
 def forest_panel(content: ReportContent) -> str:
-    """Return the AUC of the model (filled) and of each published score (hollow) at every site."""
-    sites = site_order(content)
+    """Return the leading figure of the model (filled) and of each published score (hollow) at every site."""
+    sites, lead = site_order(content), content.headline
     colours = figures.site_colours(sites)
     baselines = content.evaluations.get("baselines") or {}
     rows: list[dict[str, Any]] = []
     for site in sites:
         own = content.performance[site]
-        rows.append(_forest_row(site_label(site), own, colour=colours[site]))
+        rows.append(_forest_row(site_label(site), own, lead, colour=colours[site]))
         for name, judged in baselines.items():
             if judged.get(site):
-                rows.append(_forest_row(rival_label(name), judged[site], colour=colours[site], hollow=True))
+                rows.append(_forest_row(rival_label(name), judged[site], lead, colour=colours[site], hollow=True))
+    nothing = "no better than the mean" if content.asked.kind == "continuous" else "chance"
+    label = f"{lead.label[:1].upper()}{lead.label[1:]}"
 
     def draw(figure: Figure) -> None:
-        figures.forest(rows, figure.subplots(), xlabel="AUC with 95 % interval (0.5 is chance)")
+        xlabel = f"{label} with 95 % interval ({lead.chance:g} is {nothing})"
+        figures.forest(rows, figure.subplots(), xlabel=xlabel, reference=lead.chance)
 
-    return figures.svg(draw, width=9.2, height=0.75 + 0.26 * len(rows), title="AUC with 95 % interval at every site")
-
-
-def _forest_row(label: str, record: Mapping[str, Any], *, colour: str, hollow: bool = False) -> dict[str, Any]:
-    keys = {"value": record.get("auc"), "low": record.get("auc_low"), "high": record.get("auc_high")}
-    return {"label": label, "colour": colour, "hollow": hollow, "text": interval(record, "auc"), **keys}
+    title = f"{label} with 95 % interval at every site"
+    return figures.svg(draw, width=9.2, height=0.75 + 0.26 * len(rows), title=title)
 
 
-def roc_panel(content: ReportContent) -> str:
+def _forest_row(
+    label: str, record: Mapping[str, Any], lead: Headline, *, colour: str, hollow: bool = False
+) -> dict[str, Any]:
+    found = lead.of(record)
+    keys = {key: found.get(f"{lead.name}{end}") for key, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
+    return {"label": label, "colour": colour, "hollow": hollow, "text": interval(found, lead.name), **keys}
+
+
+def roc_panel(content: Judged) -> str:
     """Return the ROC curves of all sites."""
     shown = _shown_curves(content)
     labels = {site: f"{_short(site)}  {number(content.performance[site].get('auc'))}" for site in shown}
@@ -62,7 +82,7 @@ def roc_panel(content: ReportContent) -> str:
     return figures.svg(draw, width=4.4, height=4.2, title="ROC curves of all sites")
 
 
-def precision_recall_panel(content: ReportContent) -> str:
+def precision_recall_panel(content: Judged) -> str:
     """Return the precision-recall curves of all sites."""
     shown = _shown_curves(content)
     labels = {site: f"{_short(site)}  {number(content.performance[site].get('auprc'))}" for site in shown}
@@ -73,7 +93,7 @@ def precision_recall_panel(content: ReportContent) -> str:
     return figures.svg(draw, width=4.4, height=4.2, title="Precision-recall curves of all sites")
 
 
-def calibration_panels(content: ReportContent) -> list[dict[str, str]]:
+def calibration_panels(content: Judged) -> list[dict[str, str]]:
     """Return for each site its calibration plot over the counts, with a line of words."""
     shown = _shown_curves(content)
     colours = figures.site_colours(site_order(content))
@@ -116,7 +136,7 @@ def _shared_limit(shown: Mapping[str, Mapping[str, Any]]) -> float:
     return min(1.0, round(highest + 0.05, 1) if highest < 1 else 1.0)
 
 
-def decision_panels(content: ReportContent) -> list[dict[str, str]]:
+def decision_panels(content: Judged) -> list[dict[str, str]]:
     """Return the decision curve of each site."""
     shown = {site: curve for site, curve in _shown_curves(content).items() if curve.get("decision")}
     colours = figures.site_colours(site_order(content))
@@ -160,7 +180,7 @@ def explanation_panel(content: ReportContent) -> str | None:
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [3.2, 1]})
-        figures.explanation(features, left, xlabel="Contribution to the log-odds")
+        figures.explanation(features, left, xlabel=f"Contribution to the {SCALES[content.asked.kind]}")
         figures.importance(features, right, xlabel="Mean size")
 
     return figures.svg(
@@ -200,7 +220,7 @@ def _difference(record: Mapping[str, Any]) -> str:
     return interval(named, "d", signed=True)
 
 
-def _shown_curves(content: ReportContent) -> dict[str, Mapping[str, Any]]:
+def _shown_curves(content: Judged) -> dict[str, Mapping[str, Any]]:
     return {site: content.curves[site] for site in site_order(content) if content.curves.get(site)}
 
 

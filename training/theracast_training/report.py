@@ -10,14 +10,30 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from theracast_training import panels, wording
-from theracast_training.content import NESTED, ReportContent, explanation_summary
+from theracast_training.content import ReportContent, explanation_summary
 from theracast_training.limits import derived_limits
+from theracast_training.performance_tables import net_benefit_table
+from theracast_training.report_view import (
+    checklist_views,
+    endpoint_view,
+    further_views,
+    glance,
+    safe,
+    statistics_view,
+)
 from theracast_training.summary import summary_sentences
 
 __all__ = ["ReportContent", "explanation_summary", "study_report"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 SLIGHT = 0.05
+EXPLAINED = {
+    "binary": ("log-odds", "Probability is", "+0.7 doubles the odds"),
+    "time_to_event": ("log-hazard", "Risk is", "+0.7 doubles the hazard"),
+    "ordinal": ("log-odds", "A better level is", "+0.7 doubles the odds of every level or a better one"),
+    "continuous": ("estimate", "Estimate is", "in the unit of the endpoint"),
+}
+"""By kind: the scale of contributions, what higher values raise, and how one is read."""
 SEVERITIES = ("error", "warning", "note")
 
 
@@ -31,9 +47,16 @@ def study_report(content: ReportContent) -> str:
         .get_template("study_report.html.j2")
         .render(
             c=content,
+            asked=content.asked,
+            lead=content.headline,
             summary=summary_sentences(content),
             limits=derived_limits(content),
-            sites=_site_rows(content),
+            glance=glance(content),
+            view=endpoint_view(content.primary),
+            net_benefit=net_benefit_table(content.primary),
+            further=further_views(content),
+            blocks=statistics_view(content),
+            checklists=checklist_views(content),
             days=_day_rows(content),
             thresholds=_threshold_rows(content),
             findings=_sorted_findings(content),
@@ -43,6 +66,7 @@ def study_report(content: ReportContent) -> str:
             families=_family_rows(content),
             panel=_drawn(content),
             scheme=_scheme_words(content.scheme),
+            scale=EXPLAINED[content.asked.kind],
         )
     )
 
@@ -85,39 +109,15 @@ def _ticked(text: str) -> Markup:
 
 
 def _drawn(content: ReportContent) -> dict[str, Any]:
-    """Return every panel as safe markup."""
-
-    def safe(found: list[dict[str, str]]) -> list[dict[str, Any]]:
-        return [one | {"svg": Markup(one["svg"])} for one in found]
-
+    """Return every panel that is not one of the endpoint's own as safe markup."""
     single = {
         "forest": panels.forest_panel(content) if content.performance else None,
-        "roc": panels.roc_panel(content) if content.curves else None,
-        "pr": panels.precision_recall_panel(content) if content.curves else None,
         "tuning": panels.tuning_panel(content),
         "explanation": panels.explanation_panel(content),
         "modality": panels.modality_panel(content),
     }
-    several = {
-        "calibration": safe(panels.calibration_panels(content)),
-        "decision": safe(panels.decision_panels(content)),
-    }
-    return {name: None if found is None else Markup(found) for name, found in single.items()} | several
-
-
-def _site_rows(content: ReportContent) -> list[dict[str, Any]]:
-    legend = {one["label"]: one["colour"] for one in panels.legend_of(content)}
-    return [
-        {
-            "key": site,
-            "label": wording.site_label(site),
-            "colour": legend[wording.site_label(site)],
-            "nested": site == NESTED,
-            "verdict": wording.calibration_verdict(record),
-            "record": record,
-        }
-        for site, record in content.performance.items()
-    ]
+    decision = {"decision": safe(panels.decision_panels(content))}
+    return {name: None if found is None else Markup(found) for name, found in single.items()} | decision
 
 
 def _threshold_rows(content: ReportContent) -> list[dict[str, Any]]:
@@ -187,7 +187,12 @@ def _comparison_rows(content: ReportContent) -> list[dict[str, Any]]:
 def _comparison_row(one: Mapping[str, Any], *, external: bool) -> dict[str, Any]:
     difference = {"d": one.get("auc_difference"), "d_low": one.get("low"), "d_high": one.get("high")}
     error = {"d": one.get("brier_difference"), "d_low": one.get("brier_low"), "d_high": one.get("brier_high")}
+    timed = one.get("survival") or {}
     return {
+        "timed": bool(timed),
+        "c_a": timed.get("c_harrell_a"),
+        "c_b": timed.get("c_harrell_b"),
+        "c": wording.interval(timed, "c_harrell_difference", digits=3, signed=True) if timed else "–",
         "against": wording.rival_label(str(one["against"])),
         "kind": one["kind"],
         "site": wording.site_label(str(one["site"])),

@@ -73,6 +73,15 @@ def suggest_lightgbm(trial: optuna.Trial) -> dict[str, Any]:
     }
 
 
+def suggest_neural(trial: optuna.Trial) -> dict[str, Any]:
+    """Draw how many bends a learned curve may have, and how much is held against curves and features."""
+    return {
+        "width": trial.suggest_categorical("width", [4, 8, 16]),
+        "sparsity": trial.suggest_float("sparsity", 1e-3, 0.2, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 1e-2, 2.0, log=True),
+    }
+
+
 def suggest_cnn(trial: optuna.Trial) -> dict[str, Any]:
     """Draw how fast a network over pictures learns, how it is held back, and how wide it is."""
     return {
@@ -85,10 +94,11 @@ def suggest_cnn(trial: optuna.Trial) -> dict[str, Any]:
 SEARCH_SPACES: Mapping[str, Suggest] = {
     "elasticnet": suggest_elasticnet,
     "lightgbm": suggest_lightgbm,
+    "neural": suggest_neural,
     "cnn": suggest_cnn,
     **fusion_search.SUGGEST,
 }
-MOST_TRIALS: Mapping[str, int] = {"cnn": 3, **fusion_search.TRIALS}
+MOST_TRIALS: Mapping[str, int] = {"neural": 10, "cnn": 3, **fusion_search.TRIALS}
 """Trials beyond which a family is not searched: a network costs seconds to minutes a fit, and more of them overfit the folds."""
 FIRST_TRY: Mapping[str, dict[str, Any]] = {
     "elasticnet": {"c": 0.1, "l1_ratio": 0.5},
@@ -101,6 +111,7 @@ FIRST_TRY: Mapping[str, dict[str, Any]] = {
         "feature_fraction": 0.7,
         "bagging_fraction": 0.8,
     },
+    "neural": {"width": 8, "sparsity": 0.05, "weight_decay": 0.1},
     "cnn": {"learning_rate": 2e-3, "weight_decay": 1e-2, "channels": 8},
     **fusion_search.FIRST_TRIES,
 }

@@ -24,9 +24,12 @@ from theracast_features.imaging.section import ImageFeatures
 from theracast_features.imaging.stability_file import read_stability
 from theracast_features.section import FeatureSection
 from theracast_models.standing import FloorSection
+from theracast_training.effects.section import TreatmentSection
+from theracast_training.sample_size import SampleSizeSection
+from theracast_training.statement import StatementSection
 from theracast_training.subgroups import FairnessSection
 
-FamilyName = Literal["elasticnet", "late", "lightgbm", "gated", "cnn", "stack"]
+FamilyName = Literal["elasticnet", "late", "lightgbm", "neural", "gated", "cnn", "stack"]
 
 
 class SchemeSection(Section):
@@ -53,11 +56,12 @@ class SearchSection(Section):
     """What is tried."""
 
     families: tuple[FamilyName, ...] = Field(
-        ("elasticnet", "lightgbm", "stack"),
+        ("elasticnet", "late", "lightgbm", "stack"),
         min_length=1,
-        description="`cnn` learns from pictures of regions (`patch` in features.images.NAME) and joins the stack.",
+        description="`late` and `gated` fuse a model of each kind of data; `cnn` learns from pictures of regions (`patch` in "
+        "features.images.NAME) and joins the stack.",
     )
-    trials: int = Field(50, ge=1, description="Trials a family; of cnn at most 3.")
+    trials: int = Field(50, ge=1, description="Trials a family; of late and cnn at most 3, of neural 10, of gated 12.")
     seed: int = Field(7, ge=0)
     one_standard_error: bool = Field(
         True, description="Prefer the simplest family within one standard error of the best."
@@ -93,12 +97,40 @@ class GateSection(Section):
     )
 
 
+class StatisticsSection(Section):
+    """How thoroughly a training questions its own figures; 0 leaves a question out."""
+
+    optimism: int = Field(
+        50,
+        ge=0,
+        description="Bootstrap refits of the chosen recipe by which its optimism is measured; 200 for a paper.",
+    )
+    learning_curve: int = Field(
+        10, ge=0, description="Splits behind the learning curve, each fitted on four growing parts of the patients."
+    )
+    permutations: int = Field(
+        0,
+        ge=0,
+        description="Runs of the whole procedure on outcomes dealt out at random, in search of a leak; at least 3, 20 tell "
+        "more. Each costs about a nested cross-validation with 3 trials.",
+    )
+
+    @model_validator(mode="after")
+    def _check_counts(self) -> StatisticsSection:
+        if 0 < self.optimism < 10 or 0 < self.permutations < 3 or 0 < self.learning_curve < 3:
+            raise ValueError(
+                "fewer than 10 refits for optimism, 3 splits or 3 permutations tell nothing; say 0 or more"
+            )
+        return self
+
+
 class ReportSection(Section):
     """What the reports show."""
 
     thresholds: tuple[float, ...] = Field((0.2, 0.3, 0.5), description="Probabilities at which decisions are judged.")
     decision_range: tuple[float, float] = Field((0.05, 0.6), description="Range of the decision curve.")
     bootstrap: int = Field(1000, ge=100, description="Resamples behind every interval of a metric.")
+    statistics: StatisticsSection = Field(StatisticsSection())
 
 
 class Study(Section):
@@ -124,6 +156,9 @@ class Study(Section):
         (), description="Names of endpoints that the model answers too, e.g. [pfs, os]; each has a search of its own."
     )
     features: FeatureSection = Field(FeatureSection())
+    treatment: TreatmentSection | None = Field(
+        None, description="Treatments that are compared by `theracast effects`, and what allows the comparison."
+    )
     validation: ValidationSection = Field(ValidationSection())
     search: SearchSection = Field(SearchSection())
     baselines: tuple[str | BaselineSection, ...] = Field(
@@ -134,6 +169,14 @@ class Study(Section):
         None, description="What must have been validated for the data that a patient has, else there is no answer."
     )
     report: ReportSection = Field(ReportSection())
+    sample_size: SampleSizeSection | None = Field(
+        None,
+        description="What is anticipated of the model, from which the patients needed follow; judged before tuning.",
+    )
+    statement: StatementSection = Field(
+        StatementSection(),
+        description="What no data can tell a report: setting, intended use, ethics, funding and the like.",
+    )
     fairness: FairnessSection | None = Field(None, description="Subgroups in which the model is judged and compared.")
     accept: tuple[Acceptance, ...] = Field(
         (), description="Audit findings that are known and accepted, with the reason."
@@ -176,6 +219,9 @@ class Study(Section):
                 f"further: name endpoints of the study other than {self.endpoint.name}, each once; "
                 f"there are {', '.join(names)}"
             )
+        compared = self.treatment.endpoint if self.treatment is not None else None
+        if compared is not None and compared not in names:
+            raise ValueError(f"treatment.endpoint: no endpoint is named {compared!r}; there are {', '.join(names)}")
         if self.features.reads_events and self.events is None:
             keys = ", ".join(f"features.{key}" for key in self.features.reads_events)
             raise ValueError(f"{keys}: the study has no `events` section that says where they lie")

@@ -42,7 +42,7 @@ class Target:
         y: (n,) 1 yes, 0 no, NaN not known: for a time to an event whether it came by the leading horizon, for ordered levels
             whether the leading one or a better one was reached; for a number whether it lies above the median of the
             development decisions, by which folds are balanced only.
-        time, event: (n,) days and 0/1 where there is a follow-up, else None.
+        time, event: (n,) days, and 0 censored, 1 the event, 2 a competing one, where there is a follow-up, else None.
         horizons: days, the leading one first, where there is a follow-up.
         kind: of the endpoint.
         values: (n,) levels counted from 0, or numbers; None for the other kinds.
@@ -86,7 +86,7 @@ class Target:
         """(n,) 0/1, by which folds are balanced: who had the event at any time, or `y`."""
         if self.kind == "time_to_event":
             assert self.event is not None
-            return self.event
+            return np.where(np.isnan(self.event), np.nan, (self.event == 1).astype(float))
         return self.y
 
     @property
@@ -104,7 +104,9 @@ class Target:
         if self.kind == "time_to_event":
             assert self.time is not None
             assert self.event is not None
-            return Survival(self.time, self.event, np.ones(len(self.y)))
+            competing = (self.event == 2).astype(float)
+            own = (self.event == 1).astype(float)
+            return Survival(self.time, own, np.ones(len(self.y)), competing if competing.any() else None)
         if self.kind == "binary":
             return Binary(self.y, self.weight(reference))
         assert self.values is not None
@@ -130,7 +132,7 @@ class Target:
         assert learn.event is not None
         uncensored = _censoring_survival(learn.time, learn.event)
         seen_until = np.minimum(self.time, self.horizon_days)
-        had_event = (self.event == 1) & (self.time <= self.horizon_days)
+        had_event = (self.event > 0) & (self.time <= self.horizon_days)
         share = np.where(had_event, uncensored(seen_until, before=True), uncensored(seen_until, before=False))
         return np.where(known > 0, 1.0 / np.maximum(share, 0.05), 0.0)
 

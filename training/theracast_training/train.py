@@ -6,12 +6,13 @@ import getpass
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from theracast_data.endpoints import kind_of
 from theracast_data.home import feature_cache
 from theracast_features.parts import remove_unused
 from theracast_models.companions import Companions
@@ -20,15 +21,16 @@ from theracast_models.reference import Reference
 from theracast_models.response_model import ResponseModel
 from theracast_training import tracking
 from theracast_training.beside import learn_companions
-from theracast_training.comparisons import Judged, compare_with, evaluate_by_day, evaluate_judged, evaluate_rival
-from theracast_training.curves import curves
+from theracast_training.comparisons import compare_with, evaluate_by_day, evaluate_judged, evaluate_rival
 from theracast_training.development import Developed, Progress, Silent, develop
 from theracast_training.patterns import pattern_records
 from theracast_training.prepare import Prepared, prepare, prepare_endpoint
 from theracast_training.promotion import store_predictions
 from theracast_training.registry import CHALLENGER, set_alias
+from theracast_training.statistics_tables import statistics_lines
 from theracast_training.story import Story, write_story
 from theracast_training.study import Study, study_text
+from theracast_training.study_statistics import leaks, sample_size, study_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -68,9 +70,18 @@ class TrainResult:
             "single_modality": evaluations["single_modality"],
             "without_modality": evaluations["without_modality"],
             "by_day": evaluations["by_day"],
+            "statistics": evaluations["statistics"],
+            "further": {
+                head.endpoint.name: {"family": head.calibrated.recipe.family, "kind": kind_of(head.endpoint)}
+                | {part: head.evaluations[part] for part in ("cv", "external", "statistics")}
+                for head in self.response_model.further
+            },
             "identity": self.response_model.identity,
             "run_id": self.run_id,
             "report": str(self.report_path),
+            "checklists": {
+                name: str(self.report_path.with_name(f"{name}.json")) for name in ("tripod_ai", "probast_ai")
+            },
             "seconds": self.seconds,
         }
 
@@ -89,6 +100,7 @@ class TrainResult:
             lines.append(f"{head.endpoint.name}: {head.calibrated.recipe.family}")
             told = {"nested cross-validation": head.evaluations["cv"], **head.evaluations["external"]}
             lines += [line for site, figures in told.items() if figures for line in _site_lines(site, figures)]
+        lines += statistics_lines(evaluations["statistics"])
         lines.append(f"report: {self.report_path}   ({self.seconds:.0f} s)")
         return "\n".join(lines)
 
@@ -156,13 +168,15 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
     follow.step("reading and auditing the data")
     prepared = prepare(study, base=base, cache=feature_cache())
     remove_unused(feature_cache(), now=now.timestamp())
+    others = [prepare_endpoint(prepared, endpoint) for endpoint in study.trained[1:]]
+    sizes = {part.endpoint.name: sample_size(part) for part in (prepared, *others)}
     developed = develop(prepared, jobs=jobs, progress=follow)
-    further = [
-        (part, develop(part, jobs=jobs, progress=follow, rivals=False))
-        for part in (prepare_endpoint(prepared, endpoint) for endpoint in study.trained[1:])
-    ]
+    further = [(part, develop(part, jobs=jobs, progress=follow, rivals=False)) for part in others]
     follow.step("validating")
     evaluations = evaluate(prepared, developed)
+    follow.step("questioning the figures")
+    questioned = study_statistics(prepared, developed, evaluations, jobs=jobs)
+    evaluations["statistics"] = {"sample_size": sizes[prepared.endpoint.name]} | questioned
     model = ResponseModel.build(
         card=model_card_facts(prepared, developed, now=now),
         inputs=study.inputs,
@@ -173,21 +187,22 @@ def train(study: Study, *, base: Path, now: datetime, jobs: int = 1, progress: P
         y=prepared.target.told[prepared.learn],
         weight=prepared.target.take(prepared.learn).weight(),
         evaluations=evaluations,
-        further=[_head(*part) for part in further],
+        further=[_head(*part, size=sizes[part[0].endpoint.name]) for part in further],
         companions=_companions(prepared, developed, first=True),
     )
     follow.step("writing to MLflow")
-    return _record(prepared, developed, model, now=now, started=started)
+    return _record([(prepared, developed), *further], model, now=now, started=started)
 
 
-def _head(prepared: Prepared, developed: Developed) -> Head:
+def _head(prepared: Prepared, developed: Developed, *, size: dict[str, Any]) -> Head:
     """Return what the model keeps of a further endpoint."""
     target = prepared.target.take(prepared.learn)
+    questioned = {"statistics": {"sample_size": size, "leaks": leaks(prepared, developed)}}
     return Head(
         endpoint=prepared.endpoint,
         calibrated=developed.fitted,
         reference=Reference.learn(prepared.table.take(prepared.learn), target.told, weight=target.weight()),
-        evaluations=evaluate(prepared, developed),
+        evaluations=evaluate(prepared, developed) | questioned,
         companions=_companions(prepared, developed, first=False),
     )
 
@@ -249,28 +264,11 @@ def model_card_facts(prepared: Prepared, developed: Developed, *, now: datetime)
     }
 
 
-def site_curves(prepared: Prepared, own: Mapping[str, Judged]) -> dict[str, Any]:
-    """Return the curves of the report for every site at which the model was judged."""
-    report = prepared.study.report
-    found = {}
-    for site, judged in own.items() if prepared.target.kind != "continuous" else ():
-        target = prepared.target.take(judged.rows)
-        found[site] = curves(
-            target.y,
-            judged.probability,
-            weight=target.weight(),
-            group=prepared.patients(judged.rows),
-            decision_range=report.decision_range,
-            bootstrap=min(report.bootstrap, 500),
-            seed=prepared.study.search.seed,
-        )
-    return found
-
-
 def _record(
-    prepared: Prepared, developed: Developed, model: ResponseModel, *, now: datetime, started: float
+    parts: Sequence[tuple[Prepared, Developed]], model: ResponseModel, *, now: datetime, started: float
 ) -> TrainResult:
-    """Write everything to MLflow, register the version, and return the result."""
+    """Write everything to MLflow, register the version, and return the result; the primary endpoint is the first part."""
+    prepared, developed = parts[0]
     study = prepared.study
     client = tracking.connect()
     choice = developed.final.choice
@@ -293,11 +291,9 @@ def _record(
         version = tracking.register(client, run_id, study.study, model, folder, tags=tags)
         uri = f"models:/{study.study}/{version}"
         story = Story(
-            prepared=prepared,
-            developed=developed,
+            parts=tuple(parts),
             model=model,
             uri=uri,
-            curves=site_curves(prepared, developed.own),
             made=now.date(),
             seconds=time.monotonic() - started,
         )

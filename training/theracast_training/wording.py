@@ -101,10 +101,14 @@ def plural(amount: int, word: str) -> str:
 def calibration_verdict(record: Mapping[str, Any]) -> str:
     """Return what intercept and slope say: `agrees`, `too high`, `too extreme`, `too few to judge` and the like.
 
-    A departure counts when its 95 % interval leaves 0 (intercept) or 1 (slope) out.
+    A departure counts when its 95 % interval leaves 0 (intercept) or 1 (slope) out. Of a number it is the mean bias that
+    tells whether estimates are too high: the intercept of its line lies where the estimate would be 0.
     """
     faults = []
     low, high = record.get("calibration_intercept_low"), record.get("calibration_intercept_high")
+    if "mean_bias" in record:
+        bias = record.get("mean_bias_low"), record.get("mean_bias_high")
+        low, high = (None, None) if bias[0] is None or bias[1] is None else (-bias[1], -bias[0])
     if low is not None and high is not None:
         faults += ["too high"] if high < 0 else ["too low"] if low > 0 else []
     start, stop = record.get("calibration_slope_low"), record.get("calibration_slope_high")

@@ -10,9 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from multiprocessing.queues import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from theracast_training.develop import Task, TaskResult, run_task
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _progress: Any = None
@@ -37,6 +40,27 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int, on_trial: Callable[[], None])
         try:
             _follow(futures, queue, on_trial)
             return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def call_in_workers(function: Callable[[Asked], Answer], asked: Sequence[Asked], *, jobs: int) -> list[Answer]:
+    """Return what a module's function gives for each, in their order; `jobs` processes share the work."""
+    if jobs <= 1 or len(asked) <= 1:
+        return [function(one) for one in asked]
+    context = multiprocessing.get_context("spawn")
+    with (
+        _environment(dict.fromkeys(_ONE_THREAD, "1")),
+        ProcessPoolExecutor(
+            min(jobs, len(asked)),
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(context.SimpleQueue(), os.getpid()),
+        ) as pool,
+    ):
+        try:
+            return list(pool.map(function, asked))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

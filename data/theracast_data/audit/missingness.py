@@ -227,7 +227,7 @@ def outcome_score(cohort: Cohort, endpoint: Endpoint) -> Floats | None:
         for rows in site_rows(cohort).values():
             known = rows[np.isfinite(time[rows]) & np.isfinite(event[rows])]
             if len(known):
-                score[known] = martingale_residuals(time[known], event[known])
+                score[known] = martingale_residuals(time[known], (event[known] == 1).astype(np.float64))
         return score
     return endpoint_values(cohort, endpoint.name)
 

@@ -20,7 +20,7 @@ from theracast_data.audit.context import (
 from theracast_data.audit.findings import Check, Finding, Severity, figure, percent, plural
 from theracast_data.audit.limits import TIME_FACTORS
 from theracast_data.cohort import Cohort
-from theracast_data.endpoints import DAYS_PER
+from theracast_data.endpoints import DAYS_PER, BinaryEndpoint, FollowUp
 
 DEATH = re.compile(r"(^|[^a-z])(os|overall survival|death|mortality)([^a-z]|$)", re.IGNORECASE)
 PROGRESSION = re.compile(
@@ -36,13 +36,14 @@ HORIZON_MONTHS = (3, 6, 9, 12, 18, 24, 36, 60)
 
 @dataclass(frozen=True)
 class Course:
-    """One follow-up: its name, label, and (n,) days and event flags."""
+    """One follow-up: its name, label, (n,) days and event flags, and whether 2 may flag a competing event."""
 
     name: str
     label: str
     time: Floats
     event: Floats
     is_label: bool
+    competing: bool = False
 
     @property
     def to_death(self) -> bool:
@@ -62,7 +63,9 @@ def courses(cohort: Cohort, context: AuditContext) -> list[Course]:
         time, event = (endpoint_values(cohort, f"{endpoint.name}.{part}") for part in ("time", "event"))
         if time is not None and event is not None:
             binary = endpoint.kind == "binary"
-            found.append(Course(endpoint.name, endpoint.label or "", time, event, binary))
+            followed = endpoint.follow_up if isinstance(endpoint, BinaryEndpoint) else endpoint
+            competing = isinstance(followed, FollowUp) and bool(followed.competing)
+            found.append(Course(endpoint.name, endpoint.label or "", time, event, binary, competing))
     return found
 
 
@@ -110,9 +113,10 @@ def check_times(cohort: Cohort, context: AuditContext) -> list[Finding]:
         for site, at in site_rows(cohort).items():
             time, event = course.time[at], course.event[at]
             known = int(np.isfinite(time).sum())
+            flags, named = ((0.0, 1.0, 2.0), "0, 1 and 2") if course.competing else ((0.0, 1.0), "0 and 1")
             cases: tuple[tuple[Booleans, str, Severity], ...] = (
                 (time < 0, "have a negative time", "error"),
-                (np.isfinite(event) & ~np.isin(event, (0.0, 1.0)), "have an event flag other than 0 and 1", "error"),
+                (np.isfinite(event) & ~np.isin(event, flags), f"have an event flag other than {named}", "error"),
                 (time == 0, "have the time 0", "note"),
                 (np.isfinite(time) != np.isfinite(event), "have a time without an event flag, or the reverse", "note"),
             )

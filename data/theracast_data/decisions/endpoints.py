@@ -49,8 +49,9 @@ def derive_event_endpoints(
 ) -> pd.DataFrame:
     """Return the endpoints of these decisions, (n, ...), in their order, with the columns of `Cohort.endpoints`.
 
-    `first_event` gives NAME.time (days) and NAME.event (0/1) and, with a horizon, NAME; `best_response` gives NAME as
-    0/1 or, without `positive`, as the position of the best level, 0 = worst. NaN where not known.
+    `first_event` gives NAME.time (days) and NAME.event (0/1, 2 a competing one) and, with a horizon, NAME;
+    `best_response` gives NAME as 0/1 or, without `positive`, as the position of the best level, 0 = worst. NaN where not
+    known.
 
     Args:
         events: all events of the patients, in any order.
@@ -112,13 +113,18 @@ def _first_event(selection: Selection, endpoint: FirstEvent, asked: _Asked) -> d
     last = np.full(len(arrays.subjects) + 1, UNDATED)  # one more: decisions without events
     np.maximum.at(last, arrays.subject[contact], arrays.time[contact])
     end = np.maximum(last[asked.subject], asked.index)
+    rival = np.full(len(asked.index), NEVER)
+    for competing in endpoint.competing:
+        rival = np.minimum(rival, _first_after(selection, competing, asked, on_index_day=True))
+    outcome = np.where(outcome > rival, NEVER, outcome)
+    rival = np.where(outcome != NEVER, NEVER, rival)
     if endpoint.ends_follow_up is not None:
         over = _first_after(selection, endpoint.ends_follow_up, asked, on_index_day=True)
-        outcome = np.where(outcome > over, NEVER, outcome)
+        outcome, rival = (np.where(one > over, NEVER, one) for one in (outcome, rival))
         end = np.where(over == NEVER, end, over)
-    event = outcome != NEVER
-    time = (np.where(event, outcome, end) - asked.index) / DAY
-    columns = {f"{endpoint.name}.time": time, f"{endpoint.name}.event": event.astype(np.float64)}
+    code = np.where(outcome != NEVER, 1.0, np.where(rival != NEVER, 2.0, 0.0))
+    time = (np.where(code > 0, np.minimum(outcome, rival), end) - asked.index) / DAY
+    columns = {f"{endpoint.name}.time": time, f"{endpoint.name}.event": code}
     if endpoint.horizon is None:
         return columns
     within = event_within(time, columns[f"{endpoint.name}.event"], parse_duration(endpoint.horizon) / DAY)

@@ -308,7 +308,12 @@ class FirstEvent(_EventEndpoint):
     kind: Literal["first_event"]
     events: tuple[NextLine | EndpointEvent, ...] = Field(min_length=1, description="e.g. progression and death.")
     ends_follow_up: EventSelector | None = Field(
-        None, description="Events that end follow-up without being the outcome, such as death for progression alone."
+        None, description="Events that end follow-up by chance, without being the outcome, such as a move abroad."
+    )
+    competing: tuple[EventSelector, ...] = Field(
+        (),
+        description="Events after which the outcome cannot come any more, such as death for progression alone: the answer "
+        "is then the chance that the outcome comes by the horizon, before any of these.",
     )
     last_contact: EventSelector | None = Field(
         None, description="Events that show that the patient was followed; by default every dated event."
@@ -333,6 +338,12 @@ class FirstEvent(_EventEndpoint):
         for length in lengths:
             _checked_duration(length)
         return lengths
+
+    @model_validator(mode="after")
+    def _check_competing(self) -> FirstEvent:
+        if self.competing and self.horizon is not None and self.positive == "event_free":
+            raise ValueError("who had a competing event is not free of the event; say positive: event")
+        return self
 
     @property
     def horizon_days(self) -> float | None:

@@ -167,3 +167,33 @@ def test_unnamed_categories_are_an_error_with_the_way_out(table: Table) -> None:
 def test_sections_say_how_to_mend_them(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         EventEndpoints.model_validate({"endpoints": [{"name": "y"} | RECIST | change]})
+
+
+def test_a_death_before_progression_competes_with_it(table: Table) -> None:
+    events = table(
+        ("a", "2020-01-11 12:00", "PROGRESSION//1"),
+        ("a", "2020-02-11 12:00", "MEDS_DEATH"),
+        ("b", "2020-01-21 12:00", "MEDS_DEATH"),
+        ("b", "2020-01-30 12:00", "PROGRESSION//1"),
+        ("c", "2020-01-21 12:00", "MEDS_DEATH"),
+        ("c", "2020-01-21 12:00", "PROGRESSION//1"),
+        ("d", "2020-01-16 12:00", "MOVED"),
+        ("d", "2020-01-21 12:00", "MEDS_DEATH"),
+        ("e", "2020-01-31 12:00", "VISIT//1"),
+        ("f", "2020-01-06 12:00", "SECOND_CANCER"),
+        ("f", "2020-01-21 12:00", "MEDS_DEATH"),
+        ("g", "2020-01-01", "MEDS_DEATH"),
+    )
+    asked: dict[str, Any] = {
+        "kind": "first_event",
+        "events": [PROGRESSION],
+        "competing": [{"codes": ["MEDS_DEATH"]}, {"codes": ["SECOND_CANCER"]}],
+        "ends_follow_up": {"codes": ["MOVED"]},
+    }
+    found = endpoint(events, "abcdefg", **asked)
+    assert found["y.time"].tolist() == [10.0, 20.0, 20.0, 15.0, 30.0, 5.0, 0.0]
+    assert found["y.event"].tolist() == [1, 2, 1, 0, 0, 2, 2]
+    within = endpoint(events, "abcdefg", **asked, horizon="25d")
+    np.testing.assert_array_equal(within["y"], [1, 0, 1, np.nan, 0, 0, 0])
+    with pytest.raises(ValidationError, match="say positive: event"):
+        endpoint(events, "a", **asked, horizon="25d", positive="event_free")
