@@ -188,10 +188,11 @@ def moved(
                 contributions=contributions,
             ),
             0,
+            table,
         )
-        for chance, contributions in zip(chances, (before, now), strict=True)
+        for chance, contributions, table in zip(chances, (before, now), tables, strict=True)
     ]
-    return change_between(told[0], told[1], features=(tables[0], tables[1]), from_day=0, day=50)
+    return change_between(told[0], told[1], from_day=0, day=50)
 
 
 @pytest.mark.parametrize(

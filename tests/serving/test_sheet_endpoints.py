@@ -40,7 +40,7 @@ Models = dict[str, ResponseModel]
 
 
 def told_of(model: ResponseModel, prediction: Prediction, row: int, number: int = 0) -> Told:
-    return Told(model.heads[number], prediction.answers[number], row)
+    return Told(model.heads[number], prediction.answers[number], row, prediction.features)
 
 
 def said(prediction: Prediction, row: int, number: int, place: int) -> tuple[float, float, float]:
