@@ -79,8 +79,7 @@ class Answer:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one JSON-ready record per decision."""
-        contributions = self.contributions.to_dict("records")
-        modalities = self.modalities.to_dict("records")
+        contributions, modalities = _records(self.contributions), _records(self.modalities)
         more = self.more or [{}] * len(self.base)
         return [
             self._abstained(row)
@@ -127,6 +126,12 @@ class Answer:
             on_scale = float(self.base[row] + self.contributions.to_numpy()[row].sum())
             found |= {"scale": CAUSE_SPECIFIC, "on_scale": on_scale}
         return found | ({} if self.unit is None else {"unit": self.unit})
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, float]]:
+    """Return one mapping a row; what pandas does is dear for one row."""
+    names = [str(name) for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in frame.to_numpy(dtype=np.float64).tolist()]
 
 
 @dataclass(frozen=True)

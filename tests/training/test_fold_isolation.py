@@ -41,6 +41,9 @@ RECIPES = {
         {"folds": 3, "members": [LINEAR.to_json(), TREES.to_json(), Recipe("elasticnet", {"c": 0.3}, "lab").to_json()]},
     ),
     "published": Recipe("published", {"score": "loris"}),
+    "late": Recipe("late", {"folds": 3}, harmonise=True),
+    "gated": Recipe("gated", {"hidden": 0}),
+    "neural": Recipe("neural", {"width": 2}),
 }
 
 

@@ -23,7 +23,7 @@ from theracast_training.prepare import Prepared
 from theracast_training.splits import Folds
 from theracast_training.study import BaselineSection
 from theracast_training.survival_evaluation import compare_survival, evaluate_survival
-from theracast_training.target import Target
+from theracast_training.target import LEAST_FOLLOWED, Target
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -246,7 +246,8 @@ def _survival_figures(
     seen = reference or target
     assert seen.time is not None
     assert seen.event is not None
-    return evaluate_survival(
+    grid, until = _followed_grid(target, judged)
+    figures = evaluate_survival(
         target.time,
         target.event,
         judged.linear,
@@ -254,10 +255,22 @@ def _survival_figures(
         probability=judged.answers[:, rising],
         reference=(seen.time, seen.event) if reference is not None else None,
         group=group,
-        survival_grid=None if judged.curve is None else (curve_days(target.horizons), judged.curve),
+        survival_grid=grid,
         bootstrap=bootstrap,
         seed=seed,
     )
+    return figures | ({} if until is None else {"ibs_until": until})
+
+
+def _followed_grid(target: Target, judged: Judged) -> tuple[tuple[Floats, Floats] | None, float | None]:
+    """Return the days up to which ten decisions were followed with the probabilities by then, and the last of these days."""
+    if judged.curve is None or target.time is None:
+        return None, None
+    days, followed = curve_days(target.horizons), np.sort(target.time)[::-1]
+    kept = days <= followed[min(LEAST_FOLLOWED, len(followed)) - 1]
+    if kept.sum() < 2:
+        return None, None
+    return (days[kept], judged.curve[:, kept]), float(days[kept][-1])
 
 
 def evaluate_by_day(own: Mapping[str, Judged], prepared: Prepared) -> dict[str, dict[str, Any]]:
