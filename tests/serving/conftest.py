@@ -33,7 +33,7 @@ from theracast_models.families import Recipe
 from theracast_models.fitting import CalibratedModel, fit_calibrated
 from theracast_models.folds import patient_folds
 from theracast_models.head import Head
-from theracast_models.links import Asked, HazardLink, OrdinalLink
+from theracast_models.links import Asked, OrdinalLink
 from theracast_models.neighbours import Neighbours, Outcomes
 from theracast_models.novelty import Novelty
 from theracast_models.outcomes import Binary, Continuous, Ordinal, Outcome, Survival
@@ -153,6 +153,16 @@ HEADS: dict[str, Endpoint] = {
     "os": TimeToEventEndpoint(
         kind="time_to_event", name="os", label="Overall survival", time="OS", event="OS_E", horizons=(12, 6, 24)
     ),
+    "relapse": TimeToEventEndpoint(
+        kind="time_to_event",
+        name="relapse",
+        label="Relapse",
+        time="R",
+        event="R_E",
+        competing=(2,),
+        horizons=(12, 6),
+        event_label="a relapse",
+    ),
     "toxicity": BinaryEndpoint(kind="binary", name="toxicity", label="Grade 3 or worse toxicity", column="Tox"),
     "best": OrdinalEndpoint(
         kind="ordinal", name="best", label="Best response", column="Best", levels=("PD", "SD", "PR", "CR")
@@ -175,8 +185,13 @@ def outcome_of(name: str, score: NDArray[np.float64]) -> Outcome:
     n, even = len(score), np.ones(len(score))
     endpoint = HEADS[name]
     if endpoint.kind == "time_to_event":
-        typical = {"pfs": 240, "os": 600}[name]
+        typical = {"pfs": 240, "os": 600, "relapse": 500}[name]
         event, lost = rng.exponential(typical * np.exp(0.8 * score)), rng.uniform(200, 1500, n)
+        if name == "relapse":  # which death forestalls
+            death = rng.exponential(500, n)
+            first = np.minimum(event, death)
+            came = [(first <= lost) & (one == first) for one in (event, death)]
+            return Survival(np.ceil(np.minimum(first, lost)), came[0].astype(float), even, came[1].astype(float))
         return Survival(np.ceil(np.minimum(event, lost)), (event <= lost).astype(float), even)
     if endpoint.kind == "ordinal":
         return Ordinal(np.digitize(score + rng.logistic(size=n), [-1.0, 0.5, 2.0]).astype(float), 4, even)
@@ -211,10 +226,13 @@ def companions_of(table: FeatureTable, fitted: CalibratedModel, outcome: Outcome
     """Return what stands beside the answers, learned from the development patients' own answers."""
     estimates, link = fitted.answers(table), fitted.calibration
     _, phi = fitted.explain(table)
+    if fitted.rival is not None:
+        return Companions()
     conformal: Conformal
     if isinstance(outcome, Survival):
         days = [90.0, 180.0, 365.25, 540.0]
-        curve = link.by(np.array(days), fitted.log_odds(table)) if isinstance(link, HazardLink) else estimates
+        curve = fitted.by(np.array(days), fitted.log_odds(table), table)
+        assert curve is not None
         even = np.ones(len(table))
         conformal = EventTimes.learn(curve, outcome.time, outcome.event, horizons=days, source="held_out", weight=even)
         outcomes = Outcomes.survival(outcome.time, outcome.event, horizons=days)

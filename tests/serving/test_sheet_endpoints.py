@@ -26,12 +26,14 @@ from theracast_serving.clinical_text import of_hundred, range_of_hundred
 from theracast_serving.course import Answer as CourseAnswer
 from theracast_serving.course import Course, Measured
 from theracast_serving.performance import closest_test
+from theracast_serving.record import ScoredRow
 from theracast_serving.score import score_frame
 from theracast_serving.sheet import board_sheet, sheet_content
 from theracast_serving.sheet_curves import nice_step, time_ticks
 from theracast_serving.sheet_headline import level_shares, patient_curve
 from theracast_serving.sheet_panels import trust_lines
 
+from .conftest import several
 from .test_sheet import text_of, widened
 
 TODAY = date(2026, 11, 21)
@@ -82,6 +84,44 @@ def test_the_curve_runs_through_the_answers_and_the_average_patient(board_models
             assert low <= share <= high
         hazard = np.interp(curve.days, link.grid, link.grid_hazards)
         np.testing.assert_allclose(curve.average, np.exp(-hazard), atol=1e-12)
+
+
+def test_an_event_that_another_may_forestall_is_told_as_its_share(raw: pd.DataFrame) -> None:
+    """By a slow integral of both hazards: the points, the curve and the start of the bars."""
+    model = several("relapse", ["relapse", "os"])
+    prediction = score_frame(model, raw)
+    told = told_of(model, prediction, 8)
+    own, rival = model.calibrated.calibration, model.calibrated.rival
+    assert rival is not None
+    assert isinstance(own, HazardLink)
+    assert isinstance(rival.calibration, HazardLink)
+    against = float(rival.log_odds(prediction.features)[8])
+    fine = np.linspace(0, own.horizons[0], 20_001)
+
+    def chance(linear: float) -> float:
+        first = np.exp(linear) * np.interp(fine, *own.knots())
+        second = np.exp(against) * np.interp(fine, *rival.calibration.knots())  # type: ignore[attr-defined]
+        return float(np.sum(np.exp(-first - second)[:-1] * np.diff(first)))
+
+    assert told.estimate == pytest.approx(chance(told.linear), abs=1e-4)
+    for phi in prediction.contributions.iloc[8]:
+        assert told.effect(float(phi)) == pytest.approx(100 * (told.estimate - chance(told.linear - phi)), abs=0.02)
+    assert told.start() == f"{of_hundred(chance(float(prediction.base[8]) - own.offsets[0]))} of 100"
+    curve = patient_curve(told)
+    assert (np.diff(curve.patient) >= -1e-12).all()
+    assert np.interp(own.horizons[0], curve.days, curve.patient) == pytest.approx(told.estimate, abs=0.02)
+    text = text_of(board_sheet(model, prediction, 8, as_of=TODAY))
+    assert f"about {of_hundred(told.estimate)} have a relapse within 12 months" in text
+    assert prediction.answer.competing is not None
+    other = of_hundred(float(prediction.answer.competing[8, 0]))
+    assert f"In {other} of 100 another event comes first within 12 months." in text
+    line = sheet_content(model, prediction, 8, as_of=TODAY).further[0]
+    assert line.answers[0].startswith(f"{of_hundred(told.estimate)} of 100 have a relapse within 12 months (")
+    phi = prediction.contributions.iloc[8]
+    assert line.reasons[0].sign == ("+" if phi[phi.abs().idxmax()] > 0 else "−")
+    assert line.average == of_hundred(model.reference.prevalence)
+    for record in prediction.rows():
+        assert ScoredRow.model_validate(record).on_scale is not None
 
 
 def test_levels_add_up_and_the_leading_one_is_told(board_models: Models, raw: pd.DataFrame) -> None:
