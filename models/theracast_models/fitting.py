@@ -22,6 +22,8 @@ __all__ = ["CalibratedModel", "Recipe", "build_model", "fit_calibrated", "out_of
 
 NORMAL_95 = 1.959963984540054
 MOST_TREE_REPLICATES = 20
+LARGEST = 1e100
+"""Beyond which a linear score says nothing more."""
 LEAST_COMPETING = 10
 """Competing events from which features are taken to change their hazard; of fewer it is the same for all."""
 _SAME_FOR_ALL = Recipe("elasticnet", {"c": 1e-9, "l1_ratio": 1.0})
@@ -140,7 +142,8 @@ class CalibratedModel:
         raw = self.model.replicate_log_odds(self.replicates, table)
         slopes = np.array([one.slope for one in self.replicate_calibrations])
         intercepts = np.array([one.intercept for one in self.replicate_calibrations])
-        moved: Floats = intercepts[:, None] + slopes[:, None] * raw
+        # A cell of 1e200 in a column without a cap is an entry too: its square must not overflow.
+        moved: Floats = np.clip(intercepts[:, None] + slopes[:, None] * raw, -LARGEST, LARGEST)
         return moved
 
     def explain(self, table: FeatureTable) -> tuple[Floats, Floats]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theracast_data.endpoints import event_label
+from theracast_features.specs import FeatureTable
 from theracast_models.head import Head
-from theracast_models.links import NumberLink
+from theracast_models.links import HazardLink, NumberLink, incidence
 from theracast_models.prediction import Answer
 from theracast_serving.clinical_text import (
     hundredth,
@@ -46,11 +49,13 @@ class Told:
         head: the endpoint and its model.
         answer: of all patients.
         row: position of the patient.
+        features: what was scored, of all patients.
     """
 
     head: Head
     answer: Answer
     row: int
+    features: FeatureTable
 
     @property
     def estimate(self) -> float:
@@ -83,6 +88,43 @@ class Told:
         offset = float(self.head.calibrated.calibration.offsets[0])
         return float(self.answer.base[self.row]) - offset + float(self.answer.contributions.iloc[self.row].sum())
 
+    @property
+    def competes(self) -> bool:
+        """Whether another event may come first."""
+        return self.answer.competing is not None
+
+    @cached_property
+    def against(self) -> NDArray[np.float64]:
+        """(2,) the score of the competing event of this patient and of the average one."""
+        rival = self.head.calibrated.rival
+        assert rival is not None
+        return np.array([float(rival.log_odds(self.features.take(np.array([self.row])))[0]), 0.0])
+
+    def chances_by(self, days: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (2, m) chances of the event by each of m days: of this patient and of the average one.
+
+        The average patient has the mean log-hazard of the development patients, which the calibration puts at 0.
+        """
+        return self._by(days, np.array([self.linear, 0.0]), self.against if self.competes else None)
+
+    def _by(
+        self, days: NDArray[np.float64], linear: NDArray[np.float64], against: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        link, rival = self.head.calibrated.calibration, self.head.calibrated.rival
+        assert isinstance(link, HazardLink)
+        if rival is None or against is None:
+            return link.by(days, linear)
+        assert isinstance(rival.calibration, HazardLink)
+        return incidence(link, rival.calibration, linear, against, days)[0]
+
+    def _chance(self, linear: float) -> float:
+        """Return the leading answer for another score of this patient."""
+        link = self.head.calibrated.calibration
+        if self.competes and isinstance(link, HazardLink):
+            leading = np.array(link.horizons[:1])
+            return float(self._by(leading, np.array([linear]), self.against[:1])[0, 0])
+        return float(link.inverse(link.offsets[:1] + linear)[0])
+
     def said(self, place: int = 0) -> str:
         """Return one answer with its unit, e.g. `62 of 100`, `−12 mm`."""
         return self.amount(float(self.answer.estimates[self.row, place]))
@@ -112,13 +154,15 @@ class Told:
 
     def start(self) -> str:
         """Return the answer before any feature speaks."""
-        link = self.head.calibrated.calibration
-        return self.amount(float(link.inverse(self.answer.base[[self.row]])[0]))
+        offset = float(self.head.calibrated.calibration.offsets[0])
+        return self.amount(self._chance(float(self.answer.base[self.row]) - offset))
 
     def effect(self, phi: float) -> float:
         """Return by how much the leading answer would differ without a contribution, sign turned: in points, or its unit."""
         if self.is_number:
             return phi
+        if self.competes:
+            return 100 * (self.estimate - self._chance(self.linear - phi))
         link = self.head.calibrated.calibration
         full = float(link.scale_of(np.array([self.estimate]))[0])
         without = float(link.inverse(np.array([full - phi]))[0])
@@ -145,6 +189,13 @@ class Told:
         if self.answer.kind == "ordinal":
             return f"reached {self.answer.asked[0].name}"
         return "responded" if outcome_verb(self.answer.label) == "respond" else f"had {self.answer.label}"
+
+    def forestalled(self) -> str | None:
+        """Return how many patients have the competing event first."""
+        if self.answer.competing is None:
+            return None
+        chance = float(self.answer.competing[self.row, 0])
+        return f"In {self.amount(chance)} another event comes first within {self.answer.asked[0].name}."
 
     @property
     def spared(self) -> str:
@@ -175,7 +226,7 @@ class Told:
             return Headings(
                 title, "lowers", "raises", self.unit or "amount", "", "The sizes of all entries add up to the number"
             )
-        scale = "log-hazard" if self.answer.kind == "time_to_event" else "log-odds"
+        scale = "log-odds" if self.answer.kind == "ordinal" else "log-hazard"
         title = f"What raises and lowers the chance {self.of_what()}"
         return Headings(title, "lowers", "raises", "points", f"on the {scale} scale", f"Points: {points}")
 
@@ -194,7 +245,7 @@ class Told:
         return f"of {name}"
 
 
-def strongest(phi: np.ndarray[tuple[int], np.dtype[np.float64]], most: int) -> list[int]:
+def strongest(phi: NDArray[np.float64], most: int) -> list[int]:
     """Return the positions of the largest contributions but zeros, the largest first."""
     return [int(place) for place in np.argsort(-np.abs(phi), kind="stable")[:most] if phi[place] != 0]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from theracast_data.decisions.section import LANDMARK
-from theracast_features.specs import FeatureSpec, FeatureTable
+from theracast_features.specs import FeatureSpec
 from theracast_serving.answer_text import Told, share_text
 from theracast_serving.clinical_text import number_text, unit_text
 
@@ -29,7 +29,8 @@ class Change:
         from_day, day: days since the treatment began.
         before, now: the leading answer then and now.
         base: by how much the answer before any feature speaks moved, on the scale of the answer.
-        contributions: by how much each feature's contribution moved: with `base` they add up to the move of the answer.
+        contributions: by how much each feature's contribution moved: with `base` they add up to the move of the answer
+            on its scale (with a competing event, of the log-hazard of this one).
         values: features whose value moved, `{"before", "now", "unit"}` and for numbers `change`; None is not measured.
         sentence: what a doctor reads.
     """
@@ -48,21 +49,15 @@ class Change:
         return dict(vars(self))
 
 
-def change_between(
-    then: Told, now: Told, *, features: tuple[FeatureTable, FeatureTable], from_day: float, day: float
-) -> Change:
-    """Return what changed from an earlier answer to the present one for the same endpoint.
-
-    Args:
-        features: the tables that were scored, then and now.
-    """
+def change_between(then: Told, now: Told, *, from_day: float, day: float) -> Change:
+    """Return what changed from an earlier answer to the present one for the same endpoint."""
     phi = _phi(now) - _phi(then)
     names = [str(name) for name in now.answer.contributions.columns]
     cells = {
-        spec.name: (features[0].frame[spec.name].iloc[then.row], features[1].frame[spec.name].iloc[now.row])
-        for spec in features[1].catalogue
+        spec.name: (then.features.frame[spec.name].iloc[then.row], now.features.frame[spec.name].iloc[now.row])
+        for spec in now.features.catalogue
     }
-    moved = {spec.name: _moved(spec, *cells[spec.name]) for spec in features[1].catalogue}
+    moved = {spec.name: _moved(spec, *cells[spec.name]) for spec in now.features.catalogue}
     return Change(
         from_day=from_day,
         day=day,
@@ -71,7 +66,7 @@ def change_between(
         base=float(now.answer.base[now.row] - then.answer.base[then.row]),
         contributions=dict(zip(names, map(float, phi), strict=True)),
         values={name: value for name, value in moved.items() if value is not None},
-        sentence=_sentence(then, now, phi, features[1].catalogue, moved, days=(from_day, day)),
+        sentence=_sentence(then, now, phi, now.features.catalogue, moved, days=(from_day, day)),
     )
 
 

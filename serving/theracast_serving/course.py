@@ -192,9 +192,8 @@ def _changes(
     given = [(day, place) for day, place in both if then.abstains(place) is None]
     return [
         change_between(
-            Told(head, then, place),
-            Told(head, answer, row),
-            features=(past.features, prediction.features),
+            Told(head, then, place, past.features),
+            Told(head, answer, row, prediction.features),
             from_day=day,
             day=float(earlier.day[asked]),
         )

@@ -23,6 +23,7 @@ class HorizonAnswer(_Part):
     value: Number = None
     low: float
     high: float
+    competing: Number = Field(None, description="Chance that the competing event comes first and by the horizon.")
 
 
 class PredictionSet(_Part):
@@ -131,6 +132,9 @@ class EndpointRecord(_Part):
     base: Number
     contributions: dict[str, float]
     modalities: dict[str, float]
+    on_scale: Number = Field(
+        None, description="Where another event may come first: what base and contributions add up to."
+    )
     answers: list[HorizonAnswer] = Field([], description="All horizons or levels, the leading one first.")
     prediction_set: PredictionSet | None = None
     rarely_seen: RarelySeen | None = None

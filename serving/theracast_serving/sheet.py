@@ -71,7 +71,7 @@ def sheet_content(
     """Return what the sheet of one patient says, before it is laid out."""
     decision = prediction.features.decisions.iloc[row]
     site = _known(decision.get("site"))
-    told = Told(model.head, prediction.answer, row)
+    told = Told(model.head, prediction.answer, row, prediction.features)
     own = _record(prediction.answer, row)
     refused = refusal(own)
     base = development(model)

@@ -58,8 +58,9 @@ def further_lines(
     """Return a line for each endpoint but the primary one."""
     lines = []
     for head, answer in zip(model.further, prediction.further, strict=True):
-        told = Told(head, answer, row)
+        told = Told(head, answer, row, prediction.features)
         refused = answer.abstains(row)
+        refused = None if refused is None else refused.removeprefix("No answer: ")
         line = FurtherLine(head.label[:1].upper() + head.label[1:], [], "–", _tested(told, site), [], refused=refused)
         if refused is None:
             line = replace(
@@ -80,11 +81,23 @@ def _answers(told: Told) -> list[str]:
 
 
 def _spared_at(told: Told, place: int) -> str:
-    """Return how many of 100 have had no event by one horizon; the words stand at the leading one alone."""
+    """Return how many of 100 have had no event by one horizon; the words stand at the leading one alone.
+
+    Where another event may come first it is told how many have the event.
+    """
     answer, row = told.answer, told.row
+    if told.competes:
+        how = f"of 100 have {told.event} " if place == 0 else ""
+        chance = of_hundred(told.estimate if place == 0 else float(answer.estimates[row, place]))
+        return f"{chance} {how}within {answer.asked[place].name} ({told.said_range(place)})"
     spared, low, high = (1.0 - float(part[row, place]) for part in (answer.estimates, answer.high, answer.low))
     how = f"of 100 {told.spared} " if place == 0 else ""
     return f"{of_hundred(spared)} {how}at {answer.asked[place].name} ({range_of_hundred(low, high)})"
+
+
+def _is_spared(told: Told) -> bool:
+    """Return whether it is told how many have no event."""
+    return told.answer.kind == "time_to_event" and not told.competes
 
 
 def _average(told: Told) -> str:
@@ -93,7 +106,7 @@ def _average(told: Told) -> str:
         return "–"
     if told.is_number:
         return told.number(base.rate)
-    return of_hundred(1.0 - base.rate if told.answer.kind == "time_to_event" else base.rate)
+    return of_hundred(1.0 - base.rate if _is_spared(told) else base.rate)
 
 
 def _tested(told: Told, site: str | None) -> list[str]:
@@ -108,7 +121,7 @@ def _tested(told: Told, site: str | None) -> list[str]:
 def _reasons(model: ResponseModel, prediction: Prediction, told: Told) -> list[Reason]:
     """Return the two strongest, `+` where they raise what is shown (of a time: the share without the event)."""
     phi = told.answer.contributions.iloc[told.row].to_numpy(dtype=np.float64)
-    turned = -1.0 if told.answer.kind == "time_to_event" else 1.0
+    turned = -1.0 if _is_spared(told) else 1.0
     reasons = []
     for place in strongest(phi, DRIVERS):
         spec = prediction.features.catalogue[place]

@@ -104,17 +104,18 @@ def _others(told: Told, *, closing: str) -> str:
 def _time(told: Told, base: Development | None) -> Headline:
     plain = _chance(told, base, width=BESIDE_A_CURVE)
     others = _others(told, closing="within {}")
+    shown = f"with {told.event}" if told.competes else told.spared
     return Headline(
         **{
             name: value
             for name, value in vars(plain).items()
             if name not in ("compare", "picture", "picture_width", "legend")
         },
-        compare=[text for text in (*plain.compare, others) if text],
+        compare=[text for text in (*plain.compare, others, told.forestalled() or "") if text],
         picture=survival_panel(
             patient_curve(told),
-            label=f"Share {told.spared} over time: this patient and the average one",
-            heading=f"{told.spared}, of 100",
+            label=f"Share {shown} over time: this patient and the average one",
+            heading=f"{shown}, of 100",
         ),
         picture_width=236,
         legend=True,
@@ -122,17 +123,22 @@ def _time(told: Told, base: Development | None) -> Headline:
 
 
 def patient_curve(told: Told) -> Curve:
-    """Return the patient's share without the event over the days that are told, and that of the average patient."""
+    """Return the patient's share without the event over the days that are told, and that of the average patient.
+
+    Where another event may come first it is the share with the event, for who is without it may have had the other one.
+    """
     link = told.head.calibrated.calibration
     assert isinstance(link, HazardLink)
     grid = np.array(link.grid)
     last = min(float(grid[-1]), 1.3 * max(link.horizons))
     days = np.append(grid[grid < last], last)
-    both = 1.0 - link.by(days, np.array([told.linear, 0.0]))  # 0: the mean log-hazard of the development patients
-    answer, row = told.answer, told.row
+    both, answer, row = told.chances_by(days), told.answer, told.row
+    parts = [part[row] for part in (answer.estimates, answer.low, answer.high)]
+    if not told.competes:
+        both, parts = 1.0 - both, [1.0 - part for part in (parts[0], parts[2], parts[1])]
     marks = [
-        (horizon, *(1.0 - float(part[row, place]) for part in (answer.estimates, answer.high, answer.low)))
-        for place, horizon in enumerate(link.horizons)
+        (horizon, float(share), float(low), float(high))
+        for horizon, share, low, high in zip(link.horizons, *parts, strict=True)
     ]
     return Curve(days.tolist(), both[0].tolist(), both[1].tolist(), marks)
 

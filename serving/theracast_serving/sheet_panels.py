@@ -50,12 +50,16 @@ def refusal(record: Record) -> str | None:
     return f"The model does not answer: {reason}" if reason != sentence else str(sentence)
 
 
-def _prediction_set(told: Told, record: Record) -> Trust:
+def _prediction_set(told: Told, record: Record) -> Trust | None:
     """Say which outcomes, or between which ends the outcome, is to be expected with a stated assurance."""
-    group, n, basis = (record.get(name) for name in ("group", "n", "basis"))
+    group, n = record.get("group"), record.get("n")
+    basis = str(record.get("basis") or "")
+    if basis.startswith("no threshold"):
+        return None
     if n:
         basis = f"{n} development patients{f' of {group}' if group else ''}"
-    learned = f" (set by {basis})" if basis else ""
+    who, pooled, _ = basis.partition(", since")
+    learned = f" (set by {who}{', not for this site alone' if pooled else ''})" if who else ""
     true = f"Such a statement comes true in {round(100 * float(record.get('coverage', 0.9)))} of 100 patients{learned}."
     if "set" in record:
         text, care = _set_words(told, [str(one) for one in record["set"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,19 @@ from theracast_data.table import cohort_from_frame
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
+from theracast_models.companions import Companions, level_probabilities
+from theracast_models.conformal import BinarySets, Conformal, EventTimes, Intervals, OrdinalSets
 from theracast_models.families import Recipe
-from theracast_models.fitting import fit_calibrated
+from theracast_models.fitting import CalibratedModel, fit_calibrated
 from theracast_models.folds import patient_folds
 from theracast_models.head import Head
-from theracast_models.links import Asked
+from theracast_models.links import Asked, OrdinalLink
+from theracast_models.neighbours import Neighbours, Outcomes
+from theracast_models.novelty import Novelty
 from theracast_models.outcomes import Binary, Continuous, Ordinal, Outcome, Survival
 from theracast_models.reference import Reference
 from theracast_models.response_model import ResponseModel
+from theracast_models.standing import FloorSection
 
 ALIEN = """
 import mlflow
@@ -147,6 +153,16 @@ HEADS: dict[str, Endpoint] = {
     "os": TimeToEventEndpoint(
         kind="time_to_event", name="os", label="Overall survival", time="OS", event="OS_E", horizons=(12, 6, 24)
     ),
+    "relapse": TimeToEventEndpoint(
+        kind="time_to_event",
+        name="relapse",
+        label="Relapse",
+        time="R",
+        event="R_E",
+        competing=(2,),
+        horizons=(12, 6),
+        event_label="a relapse",
+    ),
     "toxicity": BinaryEndpoint(kind="binary", name="toxicity", label="Grade 3 or worse toxicity", column="Tox"),
     "best": OrdinalEndpoint(
         kind="ordinal", name="best", label="Best response", column="Best", levels=("PD", "SD", "PR", "CR")
@@ -156,6 +172,11 @@ HEADS: dict[str, Endpoint] = {
     ),
 }
 """Endpoints of every kind."""
+PATTERNS = {
+    "lab+genomic+clinical": {"n": 200, "events": 80, "auc": 0.8, "auc_low": 0.7, "auc_high": 0.9},
+    "lab": {"n": 180, "events": 70, "auc": 0.55, "auc_low": 0.45, "auc_high": 0.65},
+}
+"""Performance by pattern of modalities."""
 
 
 def outcome_of(name: str, score: NDArray[np.float64]) -> Outcome:
@@ -164,8 +185,13 @@ def outcome_of(name: str, score: NDArray[np.float64]) -> Outcome:
     n, even = len(score), np.ones(len(score))
     endpoint = HEADS[name]
     if endpoint.kind == "time_to_event":
-        typical = {"pfs": 240, "os": 600}[name]
+        typical = {"pfs": 240, "os": 600, "relapse": 500}[name]
         event, lost = rng.exponential(typical * np.exp(0.8 * score)), rng.uniform(200, 1500, n)
+        if name == "relapse":  # which death forestalls
+            death = rng.exponential(500, n)
+            first = np.minimum(event, death)
+            came = [(first <= lost) & (one == first) for one in (event, death)]
+            return Survival(np.ceil(np.minimum(first, lost)), came[0].astype(float), even, came[1].astype(float))
         return Survival(np.ceil(np.minimum(event, lost)), (event <= lost).astype(float), even)
     if endpoint.kind == "ordinal":
         return Ordinal(np.digitize(score + rng.logistic(size=n), [-1.0, 0.5, 2.0]).astype(float), 4, even)
@@ -191,8 +217,38 @@ def head_of(name: str, table: FeatureTable) -> tuple[Head, NDArray[np.float64]]:
     folds = patient_folds(table, outcome.strata, folds=3, seed=1)
     fitted = fit_calibrated(recipe, table, outcome, folds=folds, replicates=10, seed=1, asked=asked)
     judged = judgement(outcome.kind)
-    evaluations = {"cv": judged, "external": {"Tal": judged}}
-    return Head(HEADS[name], fitted, Reference.learn(table, told), evaluations), told
+    evaluations = {"cv": judged, "external": {"Tal": judged}, "patterns": PATTERNS}
+    companions = companions_of(table, fitted, outcome)
+    return Head(HEADS[name], fitted, Reference.learn(table, told), evaluations, companions), told
+
+
+def companions_of(table: FeatureTable, fitted: CalibratedModel, outcome: Outcome) -> Companions:
+    """Return what stands beside the answers, learned from the development patients' own answers."""
+    estimates, link = fitted.answers(table), fitted.calibration
+    _, phi = fitted.explain(table)
+    if fitted.rival is not None:
+        return Companions()
+    conformal: Conformal
+    if isinstance(outcome, Survival):
+        days = [90.0, 180.0, 365.25, 540.0]
+        curve = fitted.by(np.array(days), fitted.log_odds(table), table)
+        assert curve is not None
+        even = np.ones(len(table))
+        conformal = EventTimes.learn(curve, outcome.time, outcome.event, horizons=days, source="held_out", weight=even)
+        outcomes = Outcomes.survival(outcome.time, outcome.event, horizons=days)
+    elif isinstance(outcome, Ordinal):
+        assert isinstance(link, OrdinalLink)
+        conformal = OrdinalSets.learn(level_probabilities(link, estimates), outcome.level, source="held_out")
+        outcomes = Outcomes.ordinal(outcome.level, levels=4)
+    elif isinstance(outcome, Continuous):
+        conformal = Intervals.learn(estimates[:, 0], outcome.y, source="held_out")
+        outcomes = Outcomes.continuous(outcome.y)
+    else:
+        assert isinstance(outcome, Binary)
+        conformal = BinarySets.learn(estimates[:, 0], outcome.y, source="held_out", by_outcome=True)
+        outcomes = Outcomes.binary(outcome.y)
+    names = [spec.name for spec in table.catalogue]
+    return Companions(conformal, Novelty.learn(table, phi), Neighbours.learn(phi, outcomes, names=names))
 
 
 def judgement(kind: str) -> dict[str, Any]:
@@ -213,7 +269,7 @@ def judgement(kind: str) -> dict[str, Any]:
     return figures(60, 24, 0.7) | more
 
 
-def several(primary: str, further: Sequence[str]) -> ResponseModel:
+def several(primary: str, further: Sequence[str], *, floor: FloorSection | None = None) -> ResponseModel:
     """Return a model of several endpoints of the patients of `raw_table`."""
     raw, inputs = raw_table(), study_inputs()
     cohort = cohort_from_frame(raw, inputs).at(["Berg"])
@@ -236,6 +292,7 @@ def several(primary: str, further: Sequence[str]) -> ResponseModel:
         y=told,
         evaluations=head.evaluations,
         further=[head_of(name, table)[0] for name in further],
+        companions=replace(head.companions, floor=floor),
     )
 
 
@@ -243,6 +300,12 @@ def several(primary: str, further: Sequence[str]) -> ResponseModel:
 def board_model() -> ResponseModel:
     """Response first, with progression-free and overall survival, toxicity, levels and a number beside it."""
     return several("response", ["pfs", "os", "toxicity", "best", "change"])
+
+
+@pytest.fixture(scope="session")
+def board_models(board_model: ResponseModel) -> dict[str, ResponseModel]:
+    """A model for each kind of primary endpoint, by name of that endpoint."""
+    return {"response": board_model} | {name: several(name, ["response"]) for name in ("os", "best", "change")}
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 
 from theracast_data.errors import ArtifactError
+from theracast_data.home import tracking_uri
 from theracast_models.response_model import ResponseModel
+from theracast_models.standing import FloorSection
 from theracast_serving import verify as verify_module
 from theracast_serving.verify import PathResult, VerifyReport, additivity_error, largest_difference, verify
+from theracast_training import tracking
 
 
 def test_a_registered_version_gives_one_answer_through_all_doors(registry: Path) -> None:
@@ -32,6 +36,55 @@ def test_a_folder_has_no_mlflow_door_and_says_so(model_folder: Path) -> None:
     mlflow = next(path for path in report.paths if path.path == "mlflow")
     assert mlflow.ok is None
     assert "no MLflow model around this folder" in report.to_text()
+
+
+def test_all_endpoints_of_a_registered_model_are_the_same_through_all_doors(
+    registry: Path, board_model: ResponseModel, tmp_path: Path
+) -> None:
+    """With a floor below which no answer is given, so that some rows of the examples have other fields than others."""
+    companions = replace(board_model.companions, floor=FloorSection(auc=0.7))
+    model = replace(board_model, companions=companions)
+    frame = model.example_frame()
+    answers = model.predict(frame).rows()
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    model = replace(model, examples=[{"row": row, "answer": answer} for row, answer in zip(rows, answers, strict=True)])
+    assert 0 < sum("abstained" in answer for answer in answers) < len(answers)
+    model.save(tmp_path / "response_model")
+    client = tracking.connect()
+    with (
+        warnings.catch_warnings(),
+        tracking.as_global_store(tracking_uri()),
+        tracking.study_run(client, "board", tags={}) as run,
+    ):
+        warnings.simplefilter("ignore")  # MLflow warns of its own type annotations when a model is logged
+        tracking.register(client, run, "board", model, tmp_path / "response_model", tags={})
+    report = verify("models:/board/1")
+    assert report.passed, report.to_text()
+    assert [path.path for path in report.paths if path.ok] == ["python", "one by one", "cli", "mlflow", "rest"]
+
+
+def test_a_difference_in_a_further_endpoint_or_beside_it_fails(board_model: ResponseModel) -> None:
+    answers = board_model.predict(board_model.example_frame()).rows()
+    assert largest_difference(answers, json.loads(json.dumps(answers))) == 0
+    for path, shift in (
+        (("endpoints", "os", "answers", 1, "probability"), 0.25),
+        (("endpoints", "change", "value"), 0.5),
+        (("endpoints", "best", "contributions", "lab.albumin"), 0.125),
+        (("similar", "rate"), 0.0625),
+    ):
+        changed: Any = json.loads(json.dumps(answers))
+        place = changed[0]
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] += shift
+        assert largest_difference(changed, answers) == pytest.approx(shift)
+    for path, cell in ((("prediction_set", "set"), ["maybe"]), (("endpoints", "os"), None), (("warnings",), ["mind"])):
+        changed = json.loads(json.dumps(answers))
+        place = changed[0]
+        for step in path[:-1]:
+            place = place[step]
+        place[path[-1]] = cell
+        assert largest_difference(changed, answers) == math.inf
 
 
 def test_stored_answers_that_differ_fail(model: ResponseModel, tmp_path: Path) -> None:

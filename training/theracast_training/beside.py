@@ -40,6 +40,8 @@ def learn_companions(
     novelty = neighbours = None
     if first and len(np.unique(patients[weight > 0])) >= FEWEST:
         novelty = Novelty.learn(table, phi, patients=patients, weight=weight, seed=prepared.study.search.seed)
+    if fitted.rival is not None:  # sets and like patients are told of an event that nothing forestalls
+        return Companions(None, novelty, None, prepared.study.floor)
     outcomes = _outcomes(target)
     counted = np.isfinite(outcomes.values).all(axis=1)
     if len(np.unique(patients[counted])) >= SMALLEST_CELL * 2:
