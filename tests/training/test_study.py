@@ -35,7 +35,7 @@ endpoints:
 def test_defaults_are_a_whole_study() -> None:
     study = parse_study(TEXT)
     assert study.endpoint.name == "response"
-    assert study.search.families == ("elasticnet", "lightgbm", "stack")
+    assert study.search.families == ("elasticnet", "late", "lightgbm", "stack")
     assert study.sources[0].meanings["albumin"].unit == "g/dL"  # type: ignore[union-attr]
 
 
