@@ -19,6 +19,8 @@ from theracast_serving import verify as verify_module
 from theracast_serving.verify import PathResult, VerifyReport, additivity_error, largest_difference, verify
 from theracast_training import tracking
 
+from .conftest import several
+
 
 def test_a_registered_version_gives_one_answer_through_all_doors(registry: Path) -> None:
     report = verify("demo")
@@ -61,6 +63,14 @@ def test_all_endpoints_of_a_registered_model_are_the_same_through_all_doors(
     report = verify("models:/board/1")
     assert report.passed, report.to_text()
     assert [path.path for path in report.paths if path.ok] == ["python", "one by one", "cli", "mlflow", "rest"]
+
+
+@pytest.mark.parametrize(("primary", "further"), [("relapse", ["best"]), ("change", ["os"])])
+def test_other_kinds_lead_as_well(primary: str, further: list[str], tmp_path: Path) -> None:
+    several(primary, further).save(tmp_path / "model")
+    report = verify(tmp_path / "model")
+    assert report.passed, report.to_text()
+    assert all(path.max_additivity is not None and path.max_additivity < 1e-6 for path in report.paths if path.ok)
 
 
 def test_a_difference_in_a_further_endpoint_or_beside_it_fails(board_model: ResponseModel) -> None:

@@ -79,9 +79,10 @@ def _survival(prepared: Prepared, judged: Judged, *, cuts: list[float] | None) -
         bootstrap=min(report.bootstrap, BAND_RESAMPLES),
         **common,
     )
+    forestalled = target.event == 2  # without the event to the end of follow-up, as a decision sees it
     decision = survival_decision_curve(
-        target.time,
-        target.event,
+        np.where(forestalled, np.maximum(target.time, target.horizons[0] + 1), target.time),
+        np.where(forestalled, 0.0, target.event),
         judged.probability,
         horizon=target.horizons[0],
         decision_range=report.decision_range,
