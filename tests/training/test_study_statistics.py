@@ -192,7 +192,12 @@ def test_numbers_are_told_without_a_single_patient(trained: Any) -> None:
 
 def test_levels_are_told_at_each_cut(trained: Any) -> None:
     page = study_report(_content(trained("grade")))
-    for words in ("Ordinal C", "SD or better", "Most probable level", "Decisions by the probability of grade of response PR"):
+    for words in (
+        "Ordinal C",
+        "SD or better",
+        "Most probable level",
+        "Decisions by the probability of grade of response PR",
+    ):
         assert words in page, words
 
 

@@ -100,7 +100,7 @@ def leaks(prepared: Prepared, developed: Developed) -> dict[str, Any]:
     screen = screen_features(table.take(known), y[known], seed=prepared.study.search.seed)
     if prepared.target.kind == "continuous":
         screen["suspects"] = [row | {"sentence": _of_a_number(row)} for row in screen["suspects"]]
-    found = {
+    found: dict[str, Any] = {
         "screen": screen,
         "concentration": concentration(phi, table.catalogue),
         "permuted": None,
