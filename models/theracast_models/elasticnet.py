@@ -194,8 +194,9 @@ def _newton(z: Floats, outcome: Outcome, *, penalty: float, l1_ratio: float) -> 
             if value <= previous + 1e-13 * abs(previous) or size < 1e-6:
                 break
             size /= 2
+        stays = moved[0] == intercept and np.array_equal(moved[1], beta)
         intercept, beta = moved
-        if size < 1e-6:  # no step makes it less: the optimality that rounding allows
+        if size < 1e-6 or stays:  # no step makes it less: the optimality that rounding allows
             break
     return float(intercept), beta
 

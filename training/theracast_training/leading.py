@@ -91,8 +91,11 @@ def no_information(target: Target) -> dict[str, Callable[[Floats, Floats, Floats
     def half(positions: Floats, p: Floats, weight: Floats) -> float:
         return 0.5
 
-    ranked = {"c_index": half} if target.kind in ("time_to_event", "ordinal") else {}
-    return {"auc": half, "brier": brier} | ranked
+    ranked: dict[str, Callable[[Floats, Floats, Floats], float]] = (
+        {"c_index": half} if target.kind in ("time_to_event", "ordinal") else {}
+    )
+    found: dict[str, Callable[[Floats, Floats, Floats], float]] = {"auc": half, "brier": brier}
+    return found | ranked
 
 
 def known_outcome(target: Target) -> tuple[Floats, Floats]:
@@ -101,10 +104,10 @@ def known_outcome(target: Target) -> tuple[Floats, Floats]:
     return np.where(mass > 0, np.nan_to_num(target.y), 0.0), mass
 
 
-def _weighted(measure: Any, y: Floats, mass: Floats) -> Measure:
-    def judged(positions: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
-        rows, own = _rows(positions), _mass(positions, weight)
-        return float(measure(y[rows], p, weight=own * mass[rows]))
+def _weighted(measure: Any, outcome: Floats, mass: Floats) -> Measure:
+    def judged(y: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
+        rows, own = _rows(y), _mass(y, weight)
+        return float(measure(outcome[rows], p, weight=own * mass[rows]))
 
     return judged
 
@@ -114,8 +117,8 @@ def _harrell(target: Target) -> Measure:
     assert target.event is not None
     time, event = target.time, target.event
 
-    def judged(positions: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
-        rows, own = _rows(positions), _mass(positions, weight)
+    def judged(y: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
+        rows, own = _rows(y), _mass(y, weight)
         followed = Followed.over(time[rows], event[rows])
         return float(c_harrell_each(followed, np.asarray(p)[followed.order], own[None, followed.order])[0])
 
@@ -126,16 +129,16 @@ def _ordinal(target: Target) -> Measure:
     assert target.values is not None
     levels = target.values.astype(np.int64)
 
-    def judged(positions: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
-        rows, own = _rows(positions), _mass(positions, weight)
+    def judged(y: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
+        rows, own = _rows(y), _mass(y, weight)
         return float(c_ordinal_each(levels[rows], np.asarray(p, dtype=np.float64), own[None, :])[0])
 
     return judged
 
 
 def _of_numbers(name: str, values: Floats) -> Measure:
-    def judged(positions: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
-        rows, own = _rows(positions), _mass(positions, weight)
+    def judged(y: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
+        rows, own = _rows(y), _mass(y, weight)
         return float(metrics_each(values[rows], np.asarray(p, dtype=np.float64), own[None, :])[name][0])
 
     return judged

@@ -208,7 +208,7 @@ def _evaluation(content: ReportContent) -> Iterator[Question]:
     yield (
         "Measures",
         "Are calibration, ranking and benefit judged well",
-        (f"{judged}: {measures_words(content)}", "report, Performance to Use in decisions"),
+        (f"{judged}: {measures_words(content)}", "report, Performance and Calibration"),
     )
 
 

@@ -63,16 +63,17 @@ def _site_panel(pooled: Mapping[str, Any], name: str) -> Panel:
 def _periods(found: Mapping[str, Any] | None) -> list[Panel]:
     if not found or len(found["periods"]) < 2:
         return []
-    return [
-        _panel(
-            lambda figure, name=name: study_figures.draw_periods(found, figure.subplots(), measure=name),
-            width=4.4,
-            height=2.5,
-            title=f"{study_figures.LABELS[name]} by calendar year",
-            words="",
-        )
-        for name in ("auc", "observed_expected")
-    ]
+    return [_period_panel(found, name) for name in ("auc", "observed_expected")]
+
+
+def _period_panel(found: Mapping[str, Any], name: str) -> Panel:
+    return _panel(
+        lambda figure: study_figures.draw_periods(found, figure.subplots(), measure=name),
+        width=4.4,
+        height=2.5,
+        title=f"{study_figures.LABELS[name]} by calendar year",
+        words="",
+    )
 
 
 def _panel(draw: Callable[[Figure], object], *, width: float, height: float, title: str, words: str) -> Panel:

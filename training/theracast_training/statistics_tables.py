@@ -325,5 +325,5 @@ def _leaks(found: Mapping[str, Any] | None) -> Block | None:
 
 def group_names(statistics: Mapping[str, Any]) -> str:
     """Return the columns whose groups were compared, as they are read."""
-    judged = next(iter((statistics.get("fairness") or {}).values()), {"subgroups": {}})
+    judged: Mapping[str, Any] = next(iter((statistics.get("fairness") or {}).values()), {"subgroups": {}})
     return listed([column.replace("_", " ") for column in judged["subgroups"]])

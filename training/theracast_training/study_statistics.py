@@ -97,8 +97,11 @@ def leaks(prepared: Prepared, developed: Developed) -> dict[str, Any]:
     y, mass = known_outcome(prepared.target.take(prepared.learn))
     known = np.flatnonzero(mass > 0)
     _, phi = developed.fitted.explain(table)
-    found = {
-        "screen": screen_features(table.take(known), y[known], seed=prepared.study.search.seed),
+    screen = screen_features(table.take(known), y[known], seed=prepared.study.search.seed)
+    if prepared.target.kind == "continuous":
+        screen["suspects"] = [row | {"sentence": _of_a_number(row)} for row in screen["suspects"]]
+    found: dict[str, Any] = {
+        "screen": screen,
         "concentration": concentration(phi, table.catalogue),
         "permuted": None,
     }
@@ -106,6 +109,14 @@ def leaks(prepared: Prepared, developed: Developed) -> dict[str, Any]:
         if row["sentence"]:
             logger.warning("%s: %s", prepared.endpoint.name, row["sentence"])
     return found
+
+
+def _of_a_number(row: Mapping[str, Any]) -> str:
+    """Return what is told of a feature that says nearly everything of a number."""
+    return (
+        f"{row['label']} ({row['feature']}) alone all but tells whether the outcome lies above its median: ask whether it was "
+        "known at the decision, or follows from the outcome."
+    )
 
 
 @dataclass(frozen=True)
