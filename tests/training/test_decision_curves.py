@@ -118,7 +118,7 @@ def test_with_censoring_inverse_probability_weights_lead_to_about_the_same_curve
     time, event, p = _followed(2, 8000, censored=True)
     known = (event == 1) & (time <= 365) | (time >= 365)
     y = np.where(known, ((event == 1) & (time <= 365)).astype(float), np.nan)
-    target = Target(y, time, event, 365.0)
+    target = Target(y, time, event, (365.0,))
     weighted = curves(y, p, weight=target.weight(), bootstrap=0)["decision"]
     ours = survival_decision_curve(time, event, p, horizon=365, bootstrap=0)
     whole_time, whole_event, _ = _followed(2, 8000, censored=False)
