@@ -199,7 +199,7 @@ def event_time(name: str, count: int) -> Found:
     horizons = HORIZONS[name]
     found: Found = defaultdict(list)
     y = np.where(event * (time <= horizons[-1]) == 1, 1.0, np.where(time >= horizons[-1], 0.0, np.nan))
-    target = Target(y, time, event, horizons[-1])
+    target = Target(y, time, event, (horizons[-1],))
     for learn, ask in splits(event, count):
         z = LinearInputs.learn(table.take(learn)).design(table)
         train = (z[learn], time[learn], event[learn])
