@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -15,17 +16,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from theracast_data.errors import StudyError
 from theracast_models.response_model import ResponseModel
 from theracast_training.card import model_card
 from theracast_training.checklist import items_csv, items_json
 from theracast_training.content import ReportContent
 from theracast_training.development import Developed, Silent, develop
-from theracast_training.leading import leading_fit, leading_measures
+from theracast_training.leading import dealt_folds, leading_fit, leading_measures
 from theracast_training.limits import derived_limits
 from theracast_training.metrics import auc
 from theracast_training.prepare import Prepared, prepare
 from theracast_training.probast import probast_items
 from theracast_training.report import study_report
+from theracast_training.statistics_tables import statistics_lines
 from theracast_training.story import Story, report_content
 from theracast_training.study import Study, parse_study
 from theracast_training.study_statistics import sample_size, study_statistics
@@ -255,21 +258,31 @@ def test_leading_measures_are_those_of_the_field(trained: Any) -> None:
     )
 
 
+def test_dealt_folds_keep_patients_whole_and_outcomes_even() -> None:
+    rng = np.random.default_rng(2)
+    patients = rng.integers(0, 90, 260)
+    outcome = (rng.random(90) < 0.3).astype(float)[patients]
+    folds = dealt_folds(patients, outcome, folds=3, seed=4)
+    assert sorted(np.concatenate([test for _, test in folds])) == list(range(260))
+    events = []
+    for train, test in folds:
+        assert not set(patients[train]) & set(patients[test])
+        assert len(train) + len(test) == 260
+        events.append(len(set(patients[test][outcome[test] == 1])))
+    assert max(events) - min(events) <= 1
+    assert dealt_folds(np.arange(5), np.array([1.0, 0, 0, 0, 0]), folds=3, seed=4) == []
+
+
 def test_shortage_of_patients_is_told_before_tuning(trained: Any, caplog: pytest.LogCaptureFixture) -> None:
     prepared = trained("response")[0]
     with caplog.at_level("WARNING"):
-        found = sample_size(replace(prepared, study=_study(prepared_base(prepared), **{"sample_size.auc": "0.6"})))
+        found = sample_size(replace(prepared, study=_study(Path(), **{"sample_size.auc": "0.6"})))
     assert not found["achieved"]["enough"]
     assert "are too few" in caplog.text
     limits = derived_limits(_content(trained("response")))
     assert any("decisions for 3 candidate parameters" in one for one in limits) == (
         not trained("response")[2]["statistics"]["sample_size"]["achieved"]["enough"]
     )
-
-
-def prepared_base(prepared: Prepared) -> Path:
-    """Any folder will do: the study is only read."""
-    return Path()
 
 
 def test_tripod_has_all_items_and_names_the_key_of_what_is_open(trained: Any) -> None:
@@ -307,3 +320,29 @@ def test_items_are_files_that_can_be_read_again(trained: Any) -> None:
     ethics = next(row for row in rows if row["number"] == "17")
     assert ethics["answer"].startswith("'="), "a spreadsheet must not run it"
     assert json.loads(items_json(items))[0]["answered"] is True
+
+
+def test_a_terminal_is_told_the_gist(trained: Any) -> None:
+    lines = statistics_lines(trained("os")[2]["statistics"])
+    text = "\n".join(lines)
+    assert re.search(r"sample size: \d+ decisions for 3 candidate parameters, [\d,]+ needed: (enough|too few)", text)
+    assert re.search(
+        r"corrected for optimism: C-index 0\.\d{3} \(0\.\d{3} to 0\.\d{3}\), apparent 0\.\d{3} \(10 refits\)", text
+    )
+    assert "external sites together: C-index" in text
+    assert statistics_lines({}) == []
+
+
+def test_permuted_outcomes_are_asked_for_where_the_study_wants_them(base: Path, trained: Any) -> None:
+    prepared, developed, evaluations = trained("response")
+    asked = {
+        "report.statistics.optimism": "0",
+        "report.statistics.learning_curve": "0",
+        "report.statistics.permutations": "3",
+    }
+    found = study_statistics(replace(prepared, study=_study(base, **asked)), developed, evaluations, jobs=1)
+    permuted = found["leaks"]["permuted"]
+    assert permuted["times"] == 3
+    assert 0.3 < permuted["auc"] < 0.7
+    with pytest.raises(StudyError, match="tell nothing"):
+        _study(base, **{"report.statistics.permutations": "2"})

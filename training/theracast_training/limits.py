@@ -181,7 +181,7 @@ def _groups_differ(content: ReportContent) -> Iterator[str]:
             gaps = one["gaps"] or {}
             if gaps.get("auc_p_value") is not None and gaps["auc_p_value"] < CLEAR:
                 yield (
-                    f"The model ranks {gaps['auc_lowest']} less well than {gaps['auc_highest']} ({column.replace('_', ' ')}, "
+                    f"The model ranks “{gaps['auc_lowest']}” less well than “{gaps['auc_highest']}” ({column.replace('_', ' ')}, "
                     f"{where}): the AUC differs by {interval(gaps, 'auc')}, by more than chance explains."
                 )
 

@@ -27,22 +27,20 @@ def risk_panels(endpoint: EndpointContent) -> list[Panel]:
         title = f"{endpoint.terms.label} by risk group at {site_label(site)}"
         found.append(
             {
-                "svg": figures.svg(
-                    _risk_drawing(curves, label=endpoint.terms.label), width=4.4, height=3.9, title=title
-                ),
-                "words": f"{site_label(site)}: {count(curves['n'])} decisions, {plural(curves['events'], 'event')}; "
+                "svg": figures.svg(_risk_drawing(curves, title=site_label(site)), width=4.4, height=3.9, title=title),
+                "words": f"{count(curves['n'])} decisions, {plural(curves['events'], 'event')}; "
                 f"C-index {interval(endpoint.performance[site]['survival'], 'c_harrell')}",
             }
         )
     return found
 
 
-def _risk_drawing(curves: Mapping[str, Any], *, label: str) -> Draw:
+def _risk_drawing(curves: Mapping[str, Any], *, title: str) -> Draw:
     def draw(figure: Figure) -> None:
         rows = len(curves["risk_groups"])
         above, below = figure.subplots(2, 1, gridspec_kw={"height_ratios": [3.4, 0.28 * rows + 0.15]})
         survival_figures.risk_group_curves(curves, above, table=below, event="the event")
-        above.set_title(label)
+        above.set_title(title)
 
     return draw
 

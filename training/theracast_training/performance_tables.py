@@ -175,12 +175,11 @@ def _times(endpoint: EndpointContent) -> list[Table]:
         "Ranking and accuracy over the whole follow-up, with 95 % bootstrap intervals. Uno's C does not depend on censoring. "
         "Slope: that of the log-hazard in a Cox model, 1 is ideal. Integrated Brier: error of the probabilities over the days "
         "to the last horizon; scaled, 1 is perfect and 0 no better than the Kaplan-Meier curve of all.",
-        ("Site", "Events", "Follow-up (months)", "C-index", "Uno's C", "Slope", "Integrated Brier", "Scaled"),
+        ("Site", "Events", "C-index", "Uno's C", "Slope", "Integrated Brier", "Scaled"),
         [
             Row.of(
                 site,
                 f"{count(found['events'])} of {count(found['n'])}",
-                _months(found.get("follow_up_median")),
                 interval(found, "c_harrell"),
                 interval(found, "c_uno"),
                 interval(found, "calibration_slope"),
@@ -189,7 +188,10 @@ def _times(endpoint: EndpointContent) -> list[Table]:
             )
             for site, found in timed.items()
         ],
-        notes=[_in_words(note, endpoint) for note in site_notes(endpoint.performance, part="survival")],
+        notes=[
+            *_follow_up(timed),
+            *(_in_words(note, endpoint) for note in site_notes(endpoint.performance, part="survival")),
+        ],
     )
     return [overall, _horizons(endpoint, timed)]
 
@@ -302,8 +304,14 @@ def _points(record: Mapping[str, Any], name: str) -> str:
     return percent_interval(record, name).replace(" %", "")
 
 
-def _months(days: float | None) -> str:
-    return "–" if days is None else f"{days / DAYS_PER_MONTH:.0f}"
+def _follow_up(timed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the median follow-up at every site, one note."""
+    found = [
+        f"{site_label(site)} {record['follow_up_median'] / DAYS_PER_MONTH:.0f}"
+        for site, record in timed.items()
+        if record.get("follow_up_median") is not None
+    ]
+    return [f"Median follow-up in months: {', '.join(found)}."] if found else []
 
 
 def _at(values: Any, place: int) -> float | None:

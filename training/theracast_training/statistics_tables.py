@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from theracast_training.fairness import CHANCE_NOTE
 from theracast_training.study_figures import LABELS
 from theracast_training.tables import Row, Table
 from theracast_training.wording import count, interval, listed, number, p_value, percent, plural, site_label
@@ -225,12 +226,13 @@ def _fairness(found: Mapping[str, Any] | None) -> Block | None:
                     else f" (by chance up to {number(by_chance)}, p {p_value(gaps['auc_p_value'])})"
                 )
                 words.append(
-                    f"{where}, {column.replace('_', ' ')}: the AUC differs by {interval(gaps, 'auc')}{chance}, highest in "
-                    f"{gaps['auc_highest']}, lowest in {gaps['auc_lowest']}."
+                    f"{where}, {column.replace('_', ' ')}: the AUC differs by {interval(gaps, 'auc')}{chance}, highest "
+                    f"in “{gaps['auc_highest']}”, lowest in “{gaps['auc_lowest']}”."
                 )
-            notes += one["notes"]
+            notes += [note for note in one["notes"] if note != CHANCE_NOTE]
     table = Table(
-        "Performance in the groups that the study names, with 95 % intervals. Groups that differ in how frequent the outcome is "
+        "Performance in the groups that the study names, with 95 % intervals. The widest gap lies above 0 even where groups do not "
+        "differ: hold it against what chance gives. Groups that differ in how frequent the outcome is "
         "cannot have equal predictive values and equal error rates at once.",
         ("Group", "Decisions", "Observed", "Predicted", "AUC", "Observed / expected", "Slope"),
         rows,
