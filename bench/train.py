@@ -45,7 +45,8 @@ def bare_loop(tasks: list[Task]) -> tuple[float, int]:
         data = search.cut_folds(table, target, folds)
         for family in searched_families(task.families):
             study = optuna.create_study(pruner=optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=1))
-            study.enqueue_trial(search.FIRST_TRY[family])
+            for tried in (search.FIRST_TRY[family], *search.NEXT_TRIES.get(family, ())):
+                study.enqueue_trial(tried)
             for number in range(search.trials_of(family, task.trials)):
                 study.sampler = optuna.samplers.TPESampler(seed=search.trial_seed(task.seed, family, number))
                 fits += _one_trial(study, family, data, seed=task.seed)
