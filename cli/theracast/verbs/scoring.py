@@ -210,7 +210,9 @@ def serve(options: argparse.Namespace) -> int:
     from theracast_serving.load import load_model
 
     model = load_model(options.model)
-    model.predict(model.example_frame().head(1))  # what is compiled or loaded at the first answer is so before anybody asks
+    model.predict(
+        model.example_frame().head(1)
+    )  # what is compiled or loaded at the first answer is so before anybody asks
     app = create_app(model)
     tell(f"serving {options.model} on http://{options.host}:{options.port} (documentation at /docs)")
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning")
