@@ -110,7 +110,8 @@ class ReportContent:
     @property
     def statistics(self) -> Mapping[str, Any]:
         """What was asked of the figures; empty where nothing was."""
-        return self.evaluations.get("statistics") or {}
+        patterns = self.evaluations.get("patterns")
+        return {**(self.evaluations.get("statistics") or {}), **({"patterns": patterns} if patterns else {})}
 
     @property
     def primary(self) -> EndpointContent:

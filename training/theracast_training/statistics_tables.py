@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from theracast_models.standing import WORDS
 from theracast_training.fairness import CHANCE_NOTE
 from theracast_training.study_figures import LABELS
 from theracast_training.tables import Row, Table
@@ -42,6 +43,7 @@ def statistics_blocks(statistics: Mapping[str, Any]) -> list[Block]:
         _learning_curve(statistics.get("learning_curve")),
         _sites(statistics.get("sites")),
         _fairness(statistics.get("fairness")),
+        _patterns(statistics.get("patterns")),
         _periods(statistics.get("periods")),
         _leaks(statistics.get("leaks")),
     ]
@@ -257,6 +259,45 @@ def _group_row(group: Mapping[str, Any]) -> Row:
             interval(record, "calibration_slope"),
         )
     )
+
+
+def _patterns(found: Mapping[str, Any] | None) -> Block | None:
+    """Return the performance by the kinds of data that a patient has; nothing where there is one kind only."""
+    if not found or len(found) < 2:
+        return None
+    words = [
+        f"Without {listed([WORDS.get(one, one) for one in record['absent']])} the AUC is lower by "
+        f"{interval(_lost(record['auc_lost']), 'lost', digits=3)}."
+        for record in found.values()
+        if record.get("auc_lost") and len(record["absent"]) == 1 and record["auc_lost"]["difference"] is not None
+    ]
+    rows = [
+        Row(
+            (
+                listed([WORDS.get(one, one) for one in record["modalities"]]) or "nothing",
+                count(record["n"]),
+                count(record["events"]),
+                "found so" if record["how"] == "found" else "the others taken away",
+                interval(record, "auc"),
+                number(record.get("brier"), digits=3),
+                interval(record, "calibration_slope"),
+            )
+        )
+        for record in found.values()
+    ]
+    table = Table(
+        "Performance for patients of whom just these kinds of data are known, in nested cross-validation, with 95 % intervals. "
+        "Where too few have just these, the others are taken away from those who have more: that tells what the model loses, "
+        "not how patients who are not measured differ.",
+        ("Known", "Decisions", "With outcome", "How", "AUC", "Brier", "Slope"),
+        rows,
+        style="compact long",
+    )
+    return Block("patterns", "What if a kind of data is missing?", words, table=table)
+
+
+def _lost(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"lost": found["difference"], "lost_low": found["low"], "lost_high": found["high"]}
 
 
 def _periods(found: Mapping[str, Any] | None) -> Block | None:
