@@ -21,7 +21,7 @@ from theracast_models.conformal import (
     OrdinalSets,
     conformal_from_json,
 )
-from theracast_models.links import HazardLink, Link, OrdinalLink
+from theracast_models.links import HazardLink, Link, OrdinalLink, level_probabilities
 from theracast_models.logodds import Floats
 from theracast_models.neighbours import Alike, Neighbours
 from theracast_models.novelty import WHOLE, Novelty, Unusual, unusual_sentence
@@ -110,7 +110,7 @@ class Companions:
             ]
         if isinstance(sets, OrdinalSets):
             assert isinstance(link, OrdinalLink)
-            inside = sets.sets(level_probabilities(link, estimates), coverage=COVERAGE, groups=sites)
+            inside = sets.sets(level_probabilities(estimates, main=link.main), coverage=COVERAGE, groups=sites)
             named = [[level for level, there in zip(levels, row, strict=True) if there] for row in inside]
             return [{"set": names} | one for names, one in zip(named, about, strict=True)]
         if isinstance(sets, Intervals):
@@ -138,16 +138,6 @@ class Companions:
             None if record["neighbours"] is None else Neighbours.from_json(record["neighbours"]),
             None if record["floor"] is None else FloorSection.model_validate(record["floor"]),
         )
-
-
-def level_probabilities(link: OrdinalLink, estimates: Floats) -> Floats:
-    """Return (n, levels) probabilities of each level, given those of a level or a better one in the order of the answers."""
-    reached = np.empty_like(estimates)
-    reached[:, link.order] = estimates
-    ends = np.ones((len(estimates), 1))
-    whole = np.hstack([ends, reached, 0 * ends])
-    found: Floats = whole[:, :-1] - whole[:, 1:]
-    return found
 
 
 def _finite(value: float) -> float | None:

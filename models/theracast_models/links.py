@@ -308,6 +308,22 @@ def answers(link: Link, linear: Floats) -> Floats:
     return link.inverse(linear[:, None] + link.offsets)
 
 
+def level_probabilities(reached: Floats, *, main: int) -> Floats:
+    """Return (n, levels) probabilities of each level from (n, levels - 1) of a level or a better one.
+
+    Args:
+        reached: in the order of `OrdinalLink.order`: the leading one first.
+        main: position of the leading one among them, from worst to best.
+    """
+    order = [main, *(place for place in range(reached.shape[1]) if place != main)]
+    ordered = np.empty_like(reached)
+    ordered[:, order] = reached
+    ends = np.ones((len(reached), 1))
+    whole = np.hstack([ends, ordered, 0 * ends])
+    found: Floats = whole[:, :-1] - whole[:, 1:]
+    return found
+
+
 def _slope(score: Floats, outcome: Outcome) -> float:
     """Return the slope of largest likelihood within its limits: the root of a rising function."""
     if np.ptp(score) < 1e-9:

@@ -8,8 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from theracast_data.endpoints import level_names
-from theracast_models.companions import level_probabilities
-from theracast_models.links import HazardLink, OrdinalLink
+from theracast_models.links import HazardLink, OrdinalLink, level_probabilities
 from theracast_serving import sheet_svg as svg
 from theracast_serving.answer_text import Told, share_text
 from theracast_serving.clinical_text import (
@@ -164,7 +163,7 @@ def level_shares(told: Told) -> tuple[list[str], list[float]]:
     names = list(level_names(told.head.endpoint))
     link = told.head.calibrated.calibration
     assert isinstance(link, OrdinalLink)
-    return names, level_probabilities(link, told.answer.estimates[[told.row]])[0].tolist()
+    return names, level_probabilities(told.answer.estimates[[told.row]], main=link.main)[0].tolist()
 
 
 def _number(told: Told, base: Development | None) -> Headline:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from theracast_data.endpoints import OrdinalEndpoint
-from theracast_models.companions import Companions, level_probabilities
+from theracast_models.companions import Companions
 from theracast_models.conformal import BinarySets, EventTimes, Intervals, OrdinalSets
 from theracast_models.fitting import CalibratedModel, fit_calibrated, patient_folds
 from theracast_models.head import Head
-from theracast_models.links import OrdinalLink
+from theracast_models.links import OrdinalLink, level_probabilities
 from theracast_models.neighbours import Neighbours, Outcomes
 from theracast_models.novelty import Novelty
 from theracast_models.outcomes import Continuous, Ordinal, Survival
@@ -51,7 +51,7 @@ def _companions(kind: str, table: Any, fitted: CalibratedModel, outcome: Any) ->
         )  # fmt: skip
         outcomes = Outcomes.survival(outcome.time, outcome.event, horizons=days.tolist())
     elif isinstance(outcome, Ordinal):
-        conformal = OrdinalSets.learn(level_probabilities(link, estimates), outcome.level, source="held_out")
+        conformal = OrdinalSets.learn(level_probabilities(estimates, main=link.main), outcome.level, source="held_out")
         outcomes = Outcomes.ordinal(outcome.level, levels=4)
     elif isinstance(outcome, Continuous):
         conformal = Intervals.learn(estimates[:, 0], outcome.y, source="held_out")
@@ -107,7 +107,7 @@ def test_sets_hold_what_happened_about_as_often_as_they_promise(make_table: Any)
 def test_levels_add_up_from_the_chances_of_reaching_them() -> None:
     link = OrdinalLink(0.0, 1.0, (-1.0, 0.5, 2.0), main=1)
     reached = link.inverse(np.array([0.0, 3.0])[:, None] + link.offsets)
-    levels = level_probabilities(link, reached)
+    levels = level_probabilities(reached, main=link.main)
     np.testing.assert_allclose(levels.sum(axis=1), 1.0)
     assert (levels > 0).all()
     np.testing.assert_allclose(levels[:, 2:].sum(axis=1), reached[:, 0])

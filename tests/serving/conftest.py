@@ -27,13 +27,13 @@ from theracast_data.table import cohort_from_frame
 from theracast_features.build import build_features, resolve_section
 from theracast_features.section import FeatureSection
 from theracast_features.specs import FeatureTable
-from theracast_models.companions import Companions, level_probabilities
+from theracast_models.companions import Companions
 from theracast_models.conformal import BinarySets, Conformal, EventTimes, Intervals, OrdinalSets
 from theracast_models.families import Recipe
 from theracast_models.fitting import CalibratedModel, fit_calibrated
 from theracast_models.folds import patient_folds
 from theracast_models.head import Head
-from theracast_models.links import Asked, OrdinalLink
+from theracast_models.links import Asked, OrdinalLink, level_probabilities
 from theracast_models.neighbours import Neighbours, Outcomes
 from theracast_models.novelty import Novelty
 from theracast_models.outcomes import Binary, Continuous, Ordinal, Outcome, Survival
@@ -238,7 +238,7 @@ def companions_of(table: FeatureTable, fitted: CalibratedModel, outcome: Outcome
         outcomes = Outcomes.survival(outcome.time, outcome.event, horizons=days)
     elif isinstance(outcome, Ordinal):
         assert isinstance(link, OrdinalLink)
-        conformal = OrdinalSets.learn(level_probabilities(link, estimates), outcome.level, source="held_out")
+        conformal = OrdinalSets.learn(level_probabilities(estimates, main=link.main), outcome.level, source="held_out")
         outcomes = Outcomes.ordinal(outcome.level, levels=4)
     elif isinstance(outcome, Continuous):
         conformal = Intervals.learn(estimates[:, 0], outcome.y, source="held_out")

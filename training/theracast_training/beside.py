@@ -10,11 +10,11 @@ from theracast_data.endpoint_values import event_within
 from theracast_models.companions import Companions
 from theracast_models.conformal import BinarySets, Conformal, EventTimes, Intervals, OrdinalSets
 from theracast_models.fitting import CalibratedModel, out_of_fold
-from theracast_models.links import HazardLink, answers
+from theracast_models.links import HazardLink, answers, level_probabilities
 from theracast_models.neighbours import Neighbours, Outcomes
 from theracast_models.novelty import FEWEST, Novelty
 from theracast_models.reference import SMALLEST_CELL
-from theracast_training.comparisons import Judged, level_probabilities
+from theracast_training.comparisons import Judged
 from theracast_training.develop import Judgement, TaskResult, curve_days
 from theracast_training.prepare import Prepared
 from theracast_training.target import Floats, Target
@@ -75,7 +75,7 @@ def _conformal(prepared: Prepared, judged: Judged) -> Conformal:
     assert judged.answers is not None
     if target.kind == "ordinal":
         assert target.values is not None
-        levels = level_probabilities(judged.answers, main_level=target.main_level)
+        levels = level_probabilities(judged.answers, main=target.main_level - 1)
         return OrdinalSets.learn(levels, target.values, source="out_of_fold", patients=patients, groups=sites)
     if target.kind == "continuous":
         assert target.values is not None

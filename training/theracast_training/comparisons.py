@@ -13,7 +13,7 @@ from theracast_data.decisions.section import LANDMARK
 from theracast_features.scores import published_score, table_values
 from theracast_features.specs import FeatureTable
 from theracast_models.fitting import Recipe, fit_calibrated
-from theracast_models.links import HazardLink, answers, fit_link
+from theracast_models.links import HazardLink, answers, fit_link, level_probabilities
 from theracast_models.published import Published
 from theracast_training.continuous_evaluation import evaluate_continuous
 from theracast_training.develop import Judgement, TaskResult, curve_days
@@ -216,23 +216,12 @@ def evaluate_target(
     if target.kind == "ordinal":
         assert judged.answers is not None
         assert target.values is not None
-        levels = level_probabilities(judged.answers, main_level=target.main_level)
+        levels = level_probabilities(judged.answers, main=target.main_level - 1)
         figures |= {"ordinal": evaluate_ordinal(target.values, levels, score=judged.linear, **again)}
     if target.kind == "continuous":
         assert target.values is not None
         figures = evaluate_continuous(target.values, judged.probability, **again)
     return figures
-
-
-def level_probabilities(reached: Floats, *, main_level: int) -> Floats:
-    """Return (n, K) probabilities of each level from those of a level or a better one, the leading one first."""
-    rest = np.delete(np.arange(1, reached.shape[1] + 1), main_level - 1)
-    ordered = np.empty_like(reached)
-    ordered[:, [main_level - 1, *(rest - 1)]] = reached
-    ends = np.ones((len(reached), 1))
-    whole = np.hstack([ends, ordered, 0 * ends])
-    found: Floats = whole[:, :-1] - whole[:, 1:]
-    return found
 
 
 def _survival_figures(
