@@ -82,7 +82,7 @@ features:
     - {concept: ldh, windows: [60d], aggregates: [last], transform: log1p}
 validation: {development: [Northfield, Lakeside], external: [Harbour], scheme: {outer: 2, inner: 3}}
 search: {families: [elasticnet], trials: 2, seed: 3, replicates: 10}
-report: {bootstrap: 100}
+report: {bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}
 """
 
 

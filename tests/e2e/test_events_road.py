@@ -41,7 +41,7 @@ features:
     - {concept: ldh, windows: [90d], aggregates: [last, outside, since_last], transform: log1p}
 validation: {development: [A, B], external: [C], scheme: {outer: 2, inner: 3}}
 search: {families: [elasticnet, lightgbm], trials: 3, seed: 3, replicates: 10}
-report: {bootstrap: 100}
+report: {bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}
 """
 
 

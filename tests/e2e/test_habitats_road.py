@@ -40,7 +40,7 @@ features:
       keep: ['habitat_*_fraction', habitat_2_ml]
 validation: {development: [A], external: [C], scheme: {outer: 0, inner: 3}}
 search: {families: [elasticnet], trials: 2, seed: 3, replicates: 10}
-report: {bootstrap: 100}
+report: {bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}
 """
 SUV_PER_STORED = 70e3 / (3.7e8 * 0.5 ** (3600 / 6586.2))
 

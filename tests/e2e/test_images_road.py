@@ -41,7 +41,7 @@ features:
     - {batch: images.ct, features: [image.ct.*]}
 validation: {development: [A, B], external: [C], scheme: {outer: 0, inner: 3}}
 search: {families: [elasticnet, stack], trials: 2, seed: 3, replicates: 10}
-report: {bootstrap: 100}
+report: {bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}
 """
 
 
@@ -229,7 +229,7 @@ features:
   harmonise: [{batch: scanner, features: [image.*]}]
 validation: {development: [A], external: [B], scheme: {outer: 2, inner: 3}}
 search: {families: [elasticnet, lightgbm, stack], trials: 2, seed: 3, replicates: 10}
-report: {bootstrap: 100}
+report: {bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}
 """
 
 

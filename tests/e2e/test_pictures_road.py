@@ -40,7 +40,7 @@ features:
     - {batch: images.ct, features: [image.ct.volume_ml.*]}
 validation: {development: [A], external: [B], scheme: {outer: 0, inner: 2}}
 search: {families: [cnn], trials: 2, seed: 3, replicates: 10}
-report: {bootstrap: 100}
+report: {bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}
 """
 SHARE = "image.ct.patch"
 
