@@ -335,7 +335,8 @@ def test_memory_beside_the_answer_is_flat_in_rows() -> None:
     gc.collect()
     # What else the process does at the same time only adds: the least of a few is what the call takes.
     assert min(peak_bytes(lambda: shap.values(rows)) for _ in range(4)) < 4e6 < rows.nbytes / 3
-    assert max(peak_bytes(lambda: shap.values(rows + 0.0)) for _ in range(4)) > rows.nbytes / 2  # it sees a copy
+    # The measure sees what is taken beside: more than the allocator would keep from before (32 MB).
+    assert peak_bytes(lambda: shap.values(rows) + np.ones(12_000_000).mean()) > 12_000_000 * 8 / 2
 
 
 def test_wrong_number_of_columns_is_refused() -> None:
