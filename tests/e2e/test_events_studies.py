@@ -56,12 +56,7 @@ def test_oak_with_its_blood_variants(home: Path, repository: Path, shared_cohort
     assert told.count("NM_") == published["1097"]
 
     overrides = ["--set", "search.families=[elasticnet]", "--set", "validation.scheme.outer=2", "--trials", "2"]
-    overrides += [
-        "--set",
-        "report={bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}",
-        "--set",
-        "further=[]",
-    ]
+    overrides += ["--set", "report={bootstrap: 100, statistics: {optimism: 0, learning_curve: 0}}"]
     _run("train", study, *overrides)
     patient = "1097"
     events = [
