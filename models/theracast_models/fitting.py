@@ -212,12 +212,13 @@ def fit_calibrated(
     the patients that the resample left out; scales, codes and fusion weights are kept. In simulation (400 patients, 3
     features, a weak and a strong penalty) its 95 % intervals held the true probability in 96 and 95 %; with the model's
     own calibration it was 91 and 94 %; with one refitted on the resampled out-of-fold log-odds 99 %, half as wide again,
-    since that counts the uncertainty of the intercept twice. What a strong penalty or trees hold back (bias) the interval does
-    not see: it held the truth in 92 % with 30 features, in 87 % under a penalty of c = 0.03, and in 76 to 84 % for trees; the
-    mean over refits, which is what it is about, in 91 to 98 % (`bench/coverage.py`). Of a published score the calibration is all that is
-    learned: it is refitted on the resample. So it is of a recipe with a network, which replicates keep too: the interval
-    does not count that other patients would have made another network. Recipes with trees or curves make at most 20
-    replicates, because each costs a fit here and a pass through its trees or curves at every answer.
+    since that counts the uncertainty of the intercept twice. What a strong penalty or trees hold back (bias) the interval
+    does not see: it held the truth in 92 % with 30 features, in 87 % under a penalty of c = 0.03, and in 76 to 84 % for
+    trees; the mean over refits, which is what it is about, in 91 to 98 % (`bench/coverage.py`). Of a published score the
+    calibration is all that is learned: it is refitted on the resample. So it is of a recipe with a network, which
+    replicates keep too: the interval does not count that other patients would have made another network. Recipes with
+    trees or curves make at most 20 replicates, because each costs a fit here and a pass through its trees or curves at
+    every answer.
 
     With a competing event its hazard is learned by the same recipe beside, calibrated on the same folds, and refitted on the
     same resamples; where few had it, or the recipe is a published score, it is the same for all.
