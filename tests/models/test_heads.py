@@ -67,7 +67,7 @@ def _outcome(kind: str, score: Floats) -> Outcome:
 def _fitted(kind: str, family: str, table: FeatureTable) -> CalibratedModel:
     outcome = _outcome(kind, table.frame["lab.albumin"].fillna(3.8).to_numpy(dtype=float) - 3.8)
     folds = patient_folds(table, outcome.strata, folds=3, seed=0)
-    return fit_calibrated(FAMILIES[family], table, outcome, folds=folds, replicates=10, seed=3, asked=ASKED)
+    return fit_calibrated(FAMILIES[family], table, outcome, folds=folds, replicates=3, seed=3, asked=ASKED)
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))

@@ -100,7 +100,7 @@ def test_every_family_but_pictures_is_asked() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_out_of_fold_scores_do_not_depend_on_other_judged_decisions(name: str, seed: int) -> None:
     table, y = _table(seed)
