@@ -26,12 +26,12 @@ ENDPOINTS = [
 @pytest.fixture(scope="module")
 def trained_on_four(new_workplace: Callable[..., Any]) -> tuple[Any, dict[str, Any]]:
     """The demo's tables, asked for survival first, with response, its levels and a number beside it."""
-    place = new_workplace()
+    place = new_workplace(patients=450)
     study = yaml.safe_load(place.study.read_text(encoding="utf-8"))
     study["study"] = "four"
     study["endpoints"] += ENDPOINTS
     study |= {"primary": "os", "further": ["response", "recist", "months"], "baselines": []}
-    study["search"] |= {"families": ["elasticnet"], "trials": 6, "replicates": 10}
+    study["search"] |= {"families": ["elasticnet"], "trials": 4, "replicates": 10}
     study["report"] = {"bootstrap": 100}
     place.study.write_text(yaml.safe_dump(study, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return place, place.json("train", place.study)
