@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,11 +131,12 @@ def train_additive(
     return objective.constant(), network.shapes()
 
 
-class _Objective(nn.Module):
+class _Objective(nn.Module, ABC):
     """The mean loss of two sets of decisions, numbered 0 and 1."""
 
+    @abstractmethod
     def forward(self, score: Tensor, place: int) -> Tensor:
-        raise NotImplementedError
+        """Return the mean loss of the scores of one set."""
 
     def judged(self, score: Tensor, place: int) -> float:
         return float(self(score, place))

@@ -82,8 +82,9 @@ class Companions:
             for row, own in enumerate(phi):
                 told[row]["similar"] = _similar(self.neighbours.like(own), self.neighbours, levels)
         if validated:
-            by_pattern = {one: standing(one, validated, floor=self.floor) for one in set(pattern_of(table))}
-            for row, pattern in enumerate(pattern_of(table)):
+            patterns = pattern_of(table)
+            by_pattern = {one: standing(one, validated, floor=self.floor) for one in set(patterns)}
+            for row, pattern in enumerate(patterns):
                 stands = by_pattern[pattern]
                 told[row]["validated"] = {
                     "pattern": list(modalities_of(pattern)),

@@ -127,13 +127,6 @@ class ElasticNet:
         return copies
 
 
-def fit_logistic(
-    z: Floats, y: Floats, *, weight: Floats | None = None, c: float, l1_ratio: float
-) -> tuple[float, Floats]:
-    """Return `fit_linear` for yes or no."""
-    return fit_linear(z, as_outcome(y, weight), c=c, l1_ratio=l1_ratio)
-
-
 def fit_linear(z: Floats, outcome: Outcome, *, c: float, l1_ratio: float) -> tuple[float, Floats]:
     """Return intercept and coefficients that minimise `c * loss of the outcome + elastic-net penalty`.
 

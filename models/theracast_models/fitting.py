@@ -98,18 +98,15 @@ class CalibratedModel:
         It says how far the probability would move had other patients from the same source developed the model; not how
         far a single patient may be from it, and not what a change of source would do.
         """
-        return self.interval_around(self.log_odds(table), table)
-
-    def interval_around(self, log_odds: Floats, table: FeatureTable) -> tuple[Floats, Floats]:
-        """Return `interval` for calibrated linear scores (n,) that are known already."""
-        low, high = self.intervals_around(log_odds, table)
+        low, high = self.intervals_around(self.log_odds(table), table)
         return low[:, 0], high[:, 0]
 
     def intervals_around(self, linear: Floats, table: FeatureTable) -> tuple[Floats, Floats]:
         """Return the 95 % intervals (n, K) of all answers; of time to an event they count the baseline's uncertainty too."""
         link = self.calibration
         if len(self.replicates) < 2 or len(table) == 0:
-            return self.answers_of(linear, table), self.answers_of(linear, table)
+            estimates = self.answers_of(linear, table)
+            return estimates, estimates
         if self.rival is not None:
             return self._incidence_intervals(linear, table)
         moved = self._replicate_linear(table)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from theracast_models.gated import MOST_GATE
 from theracast_models.logodds import Floats
+from theracast_models.network import repeatable
 from theracast_models.outcomes import Outcome
 
 Weights = dict[str, Floats]
@@ -73,7 +73,7 @@ def train_gated(
     rng = np.random.default_rng([seed, 62])
     shown = there & (rng.random((COPIES, *there.shape)) >= dropout)
     shown[0] = there
-    with _repeatable(device):
+    with repeatable(seed, device):
         place = {"dtype": torch.float64, "device": device}
         weights = {name: torch.tensor(value, **place).requires_grad_() for name, value in start.items()}  # type: ignore[arg-type]
         gathers = torch.tensor(belongs[:, None] == np.arange(there.shape[1])[None, :], **place)  # type: ignore[arg-type]
@@ -128,16 +128,3 @@ def _judged(scores: Floats, outcome: Outcome) -> tuple[float, Floats]:
     share = 1.0 / (len(scores) * outcome.amount)
     loss = share * sum(outcome.loss(copy) for copy in scores)
     return loss, share * np.array([outcome.slopes(copy)[0] for copy in scores])
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Train with one thread, and leave PyTorch's settings as they were."""
-    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.set_num_threads(threads)

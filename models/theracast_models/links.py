@@ -318,8 +318,13 @@ def level_probabilities(reached: Floats, *, main: int) -> Floats:
     order = [main, *(place for place in range(reached.shape[1]) if place != main)]
     ordered = np.empty_like(reached)
     ordered[:, order] = reached
+    return of_each_level(ordered)
+
+
+def of_each_level(reached: Floats) -> Floats:
+    """Return (n, levels) the probability of each level from (n, levels - 1) of level 1 or more, 2 or more, ..."""
     ends = np.ones((len(reached), 1))
-    whole = np.hstack([ends, ordered, 0 * ends])
+    whole = np.hstack([ends, reached, 0 * ends])
     found: Floats = whole[:, :-1] - whole[:, 1:]
     return found
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from theracast_models.elasticnet import ElasticNet, fit_logistic
+from theracast_models.elasticnet import ElasticNet, fit_linear
+from theracast_models.outcomes import as_outcome
 
 
 def problem(n: int = 300, p: int = 12, seed: int = 0):
@@ -28,7 +29,7 @@ def test_equals_scikit_learn(c: float, l1_ratio: float) -> None:
     weight = np.random.default_rng(1).uniform(0.2, 2, len(y))
     oracle = LogisticRegression(C=c, l1_ratio=l1_ratio, solver="saga", tol=1e-10, max_iter=100_000)
     oracle.fit(z, y, sample_weight=weight)
-    intercept, coef = fit_logistic(z, y, weight=weight, c=c, l1_ratio=l1_ratio)
+    intercept, coef = fit_linear(z, as_outcome(y, weight), c=c, l1_ratio=l1_ratio)
     np.testing.assert_allclose(coef, oracle.coef_[0], atol=1e-7)
     if coef.any():
         assert intercept == pytest.approx(oracle.intercept_[0], abs=1e-7)
@@ -41,7 +42,7 @@ def test_equals_scikit_learn(c: float, l1_ratio: float) -> None:
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.5, 1.0])
 def test_is_optimal_for_weak_penalties_and_more_columns_than_rows(l1_ratio: float) -> None:
     z, y = problem(60, 90)
-    intercept, coef = fit_logistic(z, y, c=30.0, l1_ratio=l1_ratio)
+    intercept, coef = fit_linear(z, as_outcome(y), c=30.0, l1_ratio=l1_ratio)
     gradient = z.T @ (y - 1 / (1 + np.exp(-(intercept + z @ coef)))) - (1 - l1_ratio) / 30 * coef
     slack = np.where(coef != 0, np.abs(gradient - l1_ratio / 30 * np.sign(coef)), np.abs(gradient) - l1_ratio / 30)
     assert slack.max() < 1e-5
@@ -52,8 +53,8 @@ def test_weight_2_is_twice_the_row() -> None:
     weight = np.ones(100)
     weight[:30] = 2
     twice = np.concatenate([np.arange(100), np.arange(30)])
-    ours = fit_logistic(z, y, weight=weight, c=1.0, l1_ratio=0.5)
-    theirs = fit_logistic(z[twice], y[twice], c=1.0, l1_ratio=0.5)
+    ours = fit_linear(z, as_outcome(y, weight), c=1.0, l1_ratio=0.5)
+    theirs = fit_linear(z[twice], as_outcome(y[twice]), c=1.0, l1_ratio=0.5)
     np.testing.assert_allclose(ours[1], theirs[1], atol=1e-6)
 
 

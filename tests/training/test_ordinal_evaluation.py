@@ -15,6 +15,7 @@ from scipy.special import expit
 from scipy.stats import somersd
 from sklearn.metrics import cohen_kappa_score
 
+from theracast_models.links import of_each_level
 from theracast_training import ordinal_metrics as measures
 from theracast_training.evaluation import evaluate_binary
 from theracast_training.ordinal_evaluation import compare_ordinal, evaluate_ordinal
@@ -30,7 +31,7 @@ def _sample(n: int, seed: int = 0, *, slope: float = 1.0) -> tuple[NDArray[np.in
     rng = np.random.default_rng(seed)
     score = np.round(1.3 * rng.normal(size=n), 2)
     level = (rng.random(n)[:, None] < expit(CUTS + score[:, None])).sum(axis=1)
-    return level, measures.of_each_level(expit(CUTS + slope * score[:, None])), score
+    return level, of_each_level(expit(CUTS + slope * score[:, None])), score
 
 
 def _ones(n: int) -> Floats:
@@ -85,7 +86,7 @@ def test_slope_is_the_proportional_odds_model_of_an_optimiser(slope: float) -> N
     score = slope * score
 
     def lost(b: Floats) -> float:
-        p = measures.of_each_level(expit(np.r_[b[0], b[0] - np.cumsum(np.exp(b[1:3]))] + b[3] * score[:, None]))
+        p = of_each_level(expit(np.r_[b[0], b[0] - np.cumsum(np.exp(b[1:3]))] + b[3] * score[:, None]))
         return float(-np.log(p[np.arange(len(level)), level]).sum())
 
     expected = minimize(lost, np.array([1.0, 0.0, 0.0, 1.0]), method="BFGS", options={"gtol": 1e-7}).x[3]
@@ -202,7 +203,7 @@ def test_what_cannot_be_meant_is_refused(change: dict[str, Any], message: str) -
 def test_two_models_are_compared_on_the_same_resamples() -> None:
     level, p, score = _sample(90, seed=11)
     other = score + np.random.default_rng(0).normal(size=90)
-    q = measures.of_each_level(expit(CUTS + other[:, None]))
+    q = of_each_level(expit(CUTS + other[:, None]))
     gaps = q.copy()
     gaps[:5, 1] = np.nan
     found = compare_ordinal(level, p, gaps, bootstrap=120, seed=6)

@@ -94,15 +94,12 @@ def _conformal(prepared: Prepared, judged: Judged) -> Conformal:
 
 
 def _event_times(target: Target, judged: Judged, sites: list[str], patients: np.ndarray) -> EventTimes:
-    assert target.time is not None
-    assert target.event is not None
     assert judged.curve is not None
     last = max(target.horizons)
-    by_then = replace(target, y=event_within(target.time, target.event, last), horizons=(last,))
+    by_then = replace(target, y=event_within(*target.followed, last), horizons=(last,))
     return EventTimes.learn(
         judged.curve,
-        target.time,
-        target.event,
+        *target.followed,
         horizons=curve_days(target.horizons).tolist(),
         source="out_of_fold",
         weight=by_then.weight(),
@@ -113,10 +110,8 @@ def _event_times(target: Target, judged: Judged, sites: list[str], patients: np.
 
 def _outcomes(target: Target) -> Outcomes:
     if target.kind == "time_to_event":
-        assert target.time is not None
-        assert target.event is not None
         days = np.linspace(0, max(target.horizons), CURVE_STEPS + 1)[1:].tolist()
-        return Outcomes.survival(target.time, target.event, horizons=days)
+        return Outcomes.survival(*target.followed, horizons=days)
     if target.kind == "binary":
         return Outcomes.binary(target.y)
     assert target.values is not None

@@ -227,28 +227,28 @@ def evaluate_target(
 def _survival_figures(
     target: Target, judged: Judged, reference: Target | None, *, group: Rows, bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    assert target.time is not None
-    assert target.event is not None
     assert judged.linear is not None
-    assert judged.answers is not None
-    rising = np.argsort(target.horizons)
-    seen = reference or target
-    assert seen.time is not None
-    assert seen.event is not None
+    horizons, probability = by_rising_horizon(target, judged)
     grid, until = _followed_grid(target, judged)
     figures = evaluate_survival(
-        target.time,
-        target.event,
+        *target.followed,
         judged.linear,
-        horizons=np.array(target.horizons)[rising].tolist(),
-        probability=judged.answers[:, rising],
-        reference=(seen.time, seen.event) if reference is not None else None,
+        horizons=horizons,
+        probability=probability,
+        reference=None if reference is None else reference.followed,
         group=group,
         survival_grid=grid,
         bootstrap=bootstrap,
         seed=seed,
     )
     return figures | ({} if until is None else {"ibs_until": until})
+
+
+def by_rising_horizon(target: Target, judged: Judged) -> tuple[list[float], Floats]:
+    """Return the horizons, the nearest first, and (n, K) the answers by them."""
+    assert judged.answers is not None
+    rising = np.argsort(target.horizons)
+    return np.array(target.horizons)[rising].tolist(), judged.answers[:, rising]
 
 
 def _followed_grid(target: Target, judged: Judged) -> tuple[tuple[Floats, Floats] | None, float | None]:
@@ -310,13 +310,10 @@ def compare_with(rivals: Sequence[Rival], own: Mapping[str, Judged], prepared: P
 
 def _compare_times(target: Target, mine: Judged, theirs: Judged, prepared: Prepared) -> dict[str, Any]:
     """Return the paired difference of the C-indices of the same decisions."""
-    assert target.time is not None
-    assert target.event is not None
     assert mine.linear is not None
     assert theirs.linear is not None
     return compare_survival(
-        target.time,
-        target.event,
+        *target.followed,
         mine.linear,
         theirs.linear,
         tau=max(target.horizons),

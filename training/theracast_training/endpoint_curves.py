@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from theracast_training.comparisons import Judged
+from theracast_training.comparisons import Judged, by_rising_horizon
 from theracast_training.curves import curves
 from theracast_training.decision_curves import survival_decision_curve
 from theracast_training.develop import curve_days
@@ -61,28 +61,26 @@ def _development_cuts(prepared: Prepared, developed: Developed) -> list[float]:
 
 def _survival(prepared: Prepared, judged: Judged, *, cuts: list[float] | None) -> dict[str, Any]:
     report, target = prepared.study.report, prepared.target.take(judged.rows)
-    assert target.time is not None
-    assert target.event is not None
     assert judged.linear is not None
-    assert judged.answers is not None
-    rising = np.argsort(target.horizons)
+    time, event = target.followed
+    horizons, probability = by_rising_horizon(target, judged)
     common: Mapping[str, Any] = {"group": prepared.patients(judged.rows), "seed": prepared.study.search.seed}
     found = survival_curves(
-        target.time,
-        target.event,
+        time,
+        event,
         judged.linear,
-        horizons=np.array(target.horizons)[rising].tolist(),
-        probability=judged.answers[:, rising],
+        horizons=horizons,
+        probability=probability,
         survival_grid=None if judged.curve is None else (curve_days(target.horizons), judged.curve),
         risk_groups=RISK_GROUPS,
         cuts=cuts,
         bootstrap=min(report.bootstrap, BAND_RESAMPLES),
         **common,
     )
-    forestalled = target.event == 2  # without the event to the end of follow-up, as a decision sees it
+    forestalled = event == 2  # without the event to the end of follow-up, as a decision sees it
     decision = survival_decision_curve(
-        np.where(forestalled, np.maximum(target.time, target.horizons[0] + 1), target.time),
-        np.where(forestalled, 0.0, target.event),
+        np.where(forestalled, np.maximum(time, target.horizons[0] + 1), time),
+        np.where(forestalled, 0.0, event),
         judged.probability,
         horizon=target.horizons[0],
         decision_range=report.decision_range,

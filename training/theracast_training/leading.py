@@ -136,9 +136,7 @@ def _weighted(measure: Any, outcome: Floats, mass: Floats) -> Measure:
 
 
 def _harrell(target: Target) -> Measure:
-    assert target.time is not None
-    assert target.event is not None
-    time, event = target.time, target.event
+    time, event = target.followed
 
     def judged(y: ArrayLike, p: ArrayLike, *, weight: ArrayLike | None = None) -> float:
         rows, own = _rows(y), _mass(y, weight)

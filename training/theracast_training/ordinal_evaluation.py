@@ -131,7 +131,7 @@ def _known(
     if p.ndim != 2 or p.shape[1] < 2 or observed.shape != (len(p),):
         raise ValueError(
             f"probability must have one row a decision ({len(observed)}) and one column a level (two or more), "
-            f"not {p.shape}; `ordinal_metrics.of_each_level` makes it from cumulative ones"
+            f"not {p.shape}; `links.of_each_level` makes it from cumulative ones"
         )
     mass = np.ones(len(p)) if weight is None else np.asarray(weight, dtype=np.float64)
     linear = None if score is None else np.asarray(score, dtype=np.float64)

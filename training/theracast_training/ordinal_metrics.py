@@ -24,13 +24,6 @@ def at_least(probability: ArrayLike) -> Floats:
     return np.asarray(np.clip(np.cumsum(p[:, :0:-1], axis=1)[:, ::-1], 0.0, 1.0), dtype=np.float64)
 
 
-def of_each_level(cumulative: ArrayLike) -> Floats:
-    """Return (n, K) the probability of each level from those of level 1 or more, 2 or more, ... (n, K - 1)."""
-    p = np.asarray(cumulative, dtype=np.float64)
-    ones = np.ones((len(p), 1))
-    return np.asarray(np.hstack([ones, p]) - np.hstack([p, 0 * ones]), dtype=np.float64)
-
-
 def linear_score(probability: ArrayLike) -> Floats:
     """Return (n,) the mean of the log-odds of level 1 or more, 2 or more, ...
 

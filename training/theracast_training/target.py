@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from theracast_data.endpoints import (
 from theracast_data.errors import CohortError
 from theracast_models.links import Asked
 from theracast_models.outcomes import Binary, Continuous, Ordinal, Outcome, Survival
+from theracast_training.observed import censoring
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -73,20 +73,25 @@ class Target:
         return self.horizons[0] if self.horizons else None
 
     @property
+    def followed(self) -> tuple[Floats, Floats]:
+        """Days and event, where there is a follow-up."""
+        assert self.time is not None
+        assert self.event is not None
+        return self.time, self.event
+
+    @property
     def known(self) -> Rows:
         """Positions of the decisions from which something is learned: who was followed at all, or whose outcome is known."""
         if self.kind == "time_to_event":
-            assert self.time is not None
-            assert self.event is not None
-            return np.flatnonzero(np.isfinite(self.time) & np.isfinite(self.event))
+            return np.flatnonzero(np.isfinite(self.followed).all(axis=0))
         return np.flatnonzero(~np.isnan(self.y if self.values is None else self.values))
 
     @property
     def strata(self) -> Floats:
         """(n,) 0/1, by which folds are balanced: who had the event at any time, or `y`."""
         if self.kind == "time_to_event":
-            assert self.event is not None
-            return np.where(np.isnan(self.event), np.nan, (self.event == 1).astype(float))
+            _, event = self.followed
+            return np.where(np.isnan(event), np.nan, (event == 1).astype(float))
         return self.y
 
     @property
@@ -102,11 +107,10 @@ class Target:
     def outcome(self, reference: Target | None = None) -> Outcome:
         """Return what a model learns from, or is judged by; see `weight` for the reference."""
         if self.kind == "time_to_event":
-            assert self.time is not None
-            assert self.event is not None
-            competing = (self.event == 2).astype(float)
-            own = (self.event == 1).astype(float)
-            return Survival(self.time, own, np.ones(len(self.y)), competing if competing.any() else None)
+            time, event = self.followed
+            competing = (event == 2).astype(float)
+            own = (event == 1).astype(float)
+            return Survival(time, own, np.ones(len(self.y)), competing if competing.any() else None)
         if self.kind == "binary":
             return Binary(self.y, self.weight(reference))
         assert self.values is not None
@@ -127,35 +131,13 @@ class Target:
         known = (~np.isnan(self.y)).astype(float)
         if self.time is None or self.event is None or self.horizon_days is None:
             return known
-        learn = reference or self
-        assert learn.time is not None
-        assert learn.event is not None
-        uncensored = _censoring_survival(learn.time, learn.event)
+        time, event = (reference or self).followed
+        valid = np.isfinite(time) & np.isfinite(event)
+        uncensored = censoring(time[valid], event[valid])
         seen_until = np.minimum(self.time, self.horizon_days)
         had_event = (self.event > 0) & (self.time <= self.horizon_days)
-        share = np.where(had_event, uncensored(seen_until, before=True), uncensored(seen_until, before=False))
+        share = np.where(had_event, uncensored.before(seen_until), uncensored.at(seen_until))
         return np.where(known > 0, 1.0 / np.maximum(share, 0.05), 0.0)
-
-
-class _Uncensored(Protocol):
-    def __call__(self, when: Floats, *, before: bool) -> Floats: ...
-
-
-def _censoring_survival(time: Floats, event: Floats) -> _Uncensored:
-    """Return the Kaplan-Meier estimate of remaining uncensored, as a function of time (left limit with `before`)."""
-    valid = ~(np.isnan(time) | np.isnan(event))
-    time, event = time[valid], event[valid]
-    moments = np.unique(time[event == 0])
-    at_risk = np.array([(time > t).sum() + ((time == t) & (event == 0)).sum() for t in moments], dtype=float)
-    censored = np.array([((time == t) & (event == 0)).sum() for t in moments], dtype=float)
-    survival = np.cumprod(1.0 - censored / at_risk) if len(moments) else np.array([])
-    steps = np.concatenate([[1.0], survival])
-
-    def at(when: Floats, *, before: bool) -> Floats:
-        share: Floats = steps[np.searchsorted(moments, when, side="left" if before else "right")]
-        return share
-
-    return at
 
 
 def target_of(cohort: Cohort, endpoint: Endpoint, *, like: Asked | None = None, develop: Rows | None = None) -> Target:
